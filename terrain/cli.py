@@ -1,0 +1,116 @@
+"""Runs a management command and answers for what can be foreseen to go wrong.
+
+A wrong password or a server that is down is no programming error: it ends in one sentence
+with the next step, and exit code 2.  This covers Django's own commands too.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import ManagementUtility
+from django.db import InterfaceError, OperationalError, ProgrammingError
+from psycopg import errors
+
+from terrain.embedded import EmbeddedError
+from terrain.exceptions import Stopped
+
+COULD_NOT_RUN = 2
+INTERRUPTED = 130
+
+#: What libpq says -> what to do.  Its own first line is kept: it names host and role.
+_CONNECTION_ADVICE = (
+    (
+        r"password authentication failed|no password supplied",
+        "Check the password in DATABASE_URL.",
+    ),
+    (r"role .* does not exist", "Check the user name in DATABASE_URL."),
+    (
+        r"database .* does not exist",
+        "Check the database name in DATABASE_URL, or create it.",
+    ),
+    (
+        r"could not translate host name|Name or service not known",
+        "Check the host in DATABASE_URL.",
+    ),
+    (
+        r"Connection refused|No such file or directory|timeout expired|timed out|unreachable",
+        "Is the server running, and are host and port in DATABASE_URL right?",
+    ),
+    (
+        r"permission denied for database",
+        "Ask the owner to grant CONNECT on the database.",
+    ),
+    (
+        r"no pg_hba.conf entry",
+        "The server does not admit this user from here: see its pg_hba.conf.",
+    ),
+    (
+        r"too many (clients|connections)|remaining connection slots",
+        "Close a connection and try again.",
+    ),
+    (
+        r"starting up|shutting down|in recovery",
+        "Wait until the server is up, then run it again.",
+    ),
+    (r"SSL", "Check sslmode in DATABASE_URL."),
+)
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        ManagementUtility(argv).execute()
+    except (OperationalError, InterfaceError) as error:
+        return _fail(connection_sentence(error))
+    except ProgrammingError as error:
+        if not isinstance(error.__cause__, errors.InsufficientPrivilege):
+            raise
+        return _fail(privilege_sentence(error))
+    except (ImproperlyConfigured, EmbeddedError) as error:
+        return _fail(str(error))
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return COULD_NOT_RUN
+    return 0
+
+
+def connection_sentence(error: Exception) -> str:
+    """What is wrong with the connection, and what to type next."""
+    text = _first_line(str(error))
+    for pattern, advice in _CONNECTION_ADVICE:
+        if re.search(pattern, text):
+            return f"The database cannot be used: {text}. {advice}"
+    return (
+        f"The database cannot be used: {text}. Run the same command again when it can."
+    )
+
+
+def privilege_sentence(error: Exception) -> str:
+    """Which privilege is missing."""
+    return (
+        f"The database role may not do this: {_first_line(str(error))}."
+        " Connect as the owner of the database and of the tables, or have it granted."
+    )
+
+
+def _first_line(text: str) -> str:
+    """libpq lists every address it tried; the last line is about the last one."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    line = next(
+        (line for line in lines if "failed" in line or "FATAL" in line),
+        lines[0] if lines else "",
+    )
+    return line.rstrip(".")
+
+
+def _fail(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return COULD_NOT_RUN

@@ -1,0 +1,88 @@
+"""What the project's management commands have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from rich.console import Console
+from rich.table import Table
+
+#: Exit codes: the answer is no, and: there was no answer.
+REFUSED, COULD_NOT_RUN = 1, 2
+
+
+class Refusal(CommandError):
+    """The command ran and says no: exit code 1."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, returncode=REFUSED)
+
+
+class CannotRun(CommandError):
+    """The command could not do its work: exit code 2."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, returncode=COULD_NOT_RUN)
+
+
+class Command(BaseCommand):
+    """A command that prints tables to people and JSON to programs.
+
+    System checks are left out: they say nothing about a database that is half-way.
+    """
+
+    requires_system_checks: list[str] = []  # type: ignore[assignment]
+    stealth_options = ("connection",)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """As Django does, but a refusal is its sentence and nothing else."""
+        try:
+            super().run_from_argv([*argv, "--traceback"])  # so that it raises
+        except CommandError as error:
+            if "--traceback" in argv:
+                raise
+            self.stderr.write(str(error))
+            sys.exit(error.returncode)
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        self.verbosity = options.get("verbosity", 1)
+        return super().execute(*args, **options)
+
+    @property
+    def connection(self) -> Any:
+        return connection
+
+    @property
+    def console(self) -> Console:
+        """Where people read: as wide as the terminal, plain text in a pipe."""
+        return Console(
+            file=self.stdout._out if hasattr(self.stdout, "_out") else sys.stdout,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def say(self, text: str = "") -> None:
+        """A line for people; silent with ``-v 0``."""
+        if self.verbosity > 0:
+            self.stdout.write(text)
+
+    def print_json(self, document: Any) -> None:
+        """The one document of ``--json``."""
+        self.stdout.write(
+            json.dumps(document, indent=2, default=str, ensure_ascii=False)
+        )
+
+    def print_table(
+        self, columns: list[str], rows: list[list[Any]], numbers: set[int]
+    ) -> None:
+        """A table for people; ``numbers`` are the columns set flush right."""
+        table = Table(box=None, pad_edge=False)
+        for index, name in enumerate(columns):
+            table.add_column(name, justify="right" if index in numbers else "left")
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        self.console.print(table)

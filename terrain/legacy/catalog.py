@@ -1,0 +1,171 @@
+"""Questions to PostgreSQL's catalog: where things are, whose they are, what shape they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from terrain.legacy.mapping import LENSES
+from terrain.legacy.sql import Types
+
+#: Where the tables go, what is derived, and what waits after a rollback.
+LEGACY, REBUILT, PARKED = "legacy", "rebuilt", "legacy_parked"
+
+#: App labels whose tables are the new schema.
+NEW_APPS = ("terrain", "sessions_app", "catalogue", "orders")
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A column as the catalog has it; ``type`` is what ``format_type`` says."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+def rows(
+    connection: BaseDatabaseWrapper,
+    query: str,
+    params: Mapping[str, Any] | list[Any] | None = None,
+) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, params)
+        return cursor.fetchall()
+
+
+def value(
+    connection: BaseDatabaseWrapper,
+    query: str,
+    params: Mapping[str, Any] | list[Any] | None = None,
+) -> Any:
+    """The first column of the first row, or None."""
+    found = rows(connection, query, params)
+    return found[0][0] if found else None
+
+
+def schema_exists(connection: BaseDatabaseWrapper, schema: str) -> bool:
+    return bool(
+        value(connection, "SELECT true FROM pg_namespace WHERE nspname = %s", [schema])
+    )
+
+
+def table_exists(connection: BaseDatabaseWrapper, schema: str, table: str) -> bool:
+    return bool(
+        value(
+            connection,
+            "SELECT true FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+            " WHERE s.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')",
+            [schema, table],
+        )
+    )
+
+
+def columns(
+    connection: BaseDatabaseWrapper, schema: str, table: str
+) -> tuple[TableColumn, ...]:
+    """The columns of a table, in order; none if there is no such table."""
+    found = rows(
+        connection,
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull"
+        "  FROM pg_attribute a"
+        "  JOIN pg_class c ON c.oid = a.attrelid"
+        "  JOIN pg_namespace s ON s.oid = c.relnamespace"
+        " WHERE s.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped"
+        " ORDER BY a.attnum",
+        [schema, table],
+    )
+    return tuple(TableColumn(*row) for row in found)
+
+
+def legacy_schema_of(connection: BaseDatabaseWrapper, table: str) -> str | None:
+    """Where a legacy table is: ``legacy``, ``public`` or nowhere.
+
+    The names ``assets`` and ``orders`` are the new schema's too.  A table in ``public``
+    is the legacy one if it has the legacy columns that the new one lacks.
+    """
+    if table_exists(connection, LEGACY, table):
+        return LEGACY
+    there = {column.name for column in columns(connection, "public", table)}
+    if not there:
+        return None
+    if table in NEW_TABLES and there >= {column for column in new_columns(table)}:
+        return None
+    return "public"
+
+
+def legacy_tables(connection: BaseDatabaseWrapper) -> dict[str, str]:
+    """Legacy table -> the schema it is in, for those that are somewhere."""
+    found = {lens.legacy: legacy_schema_of(connection, lens.legacy) for lens in LENSES}
+    return {table: schema for table, schema in found.items() if schema is not None}
+
+
+def is_moved(connection: BaseDatabaseWrapper) -> bool:
+    """Whether all legacy tables stand aside, so that there is something to derive from."""
+    found = legacy_tables(connection)
+    return bool(found) and set(found.values()) == {LEGACY}
+
+
+def _new_models() -> list[Any]:
+    """The models of the new schema, with the tables Django makes for their relations."""
+    return [
+        model
+        for label in NEW_APPS
+        for model in apps.get_app_config(label).get_models(include_auto_created=True)
+        if model._meta.managed
+    ]
+
+
+def new_columns(table: str) -> tuple[str, ...]:
+    """The columns of a new table, by the Django model."""
+    for model in _new_models():
+        if model._meta.db_table == table:
+            return tuple(field.column for field in model._meta.concrete_fields)
+    return ()
+
+
+NEW_TABLES = (
+    "users",
+    "users_groups",
+    "users_user_permissions",
+    "anonymous_sessions",
+    "models",
+    "assets",
+    "asset_sets",
+    "asset_set_items",
+    "tables",
+    "table_assets",
+    "table_sets",
+    "orders",
+    "order_items",
+    "payments",
+)
+
+
+def types(connection: BaseDatabaseWrapper) -> Types:
+    """New table -> column -> type, by the Django models."""
+    return {
+        model._meta.db_table: {
+            field.column: field.db_type(connection)
+            for field in model._meta.concrete_fields
+        }
+        for model in _new_models()
+    }
+
+
+def owner(connection: BaseDatabaseWrapper, schema: str, table: str) -> str:
+    """The role that owns a table."""
+    return str(
+        value(
+            connection,
+            "SELECT pg_get_userbyid(c.relowner) FROM pg_class c"
+            " JOIN pg_namespace s ON s.oid = c.relnamespace"
+            " WHERE s.nspname = %s AND c.relname = %s",
+            [schema, table],
+        )
+    )

@@ -1,0 +1,468 @@
+"""The copies: the legacy tables' rows into the new ones, in short batches.
+
+Each batch is a range of keys, one statement and one transaction, which also stores the
+cursor: killed anywhere, at most one batch is done again.  A large table is copied by two
+connections, each with its own part of the keys.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from django.db import DatabaseError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg import errors
+
+from sessions_app.models import DEFAULT_TABLE_LIMIT
+from terrain import locks
+from terrain.legacy import catalog, ledger, sql
+from terrain.legacy.ledger import Progress
+from terrain.legacy.mapping import BY_LEGACY
+from terrain.legacy.models import Batch, Run
+from terrain.legacy.schema import Lens
+
+#: Seconds a batch should take with its commit: while others are connected, and alone.
+BESIDE_OTHERS, ALONE = 0.08, 0.5
+#: Rows in the first batch, and at most.
+FIRST_BATCH, LARGEST_BATCH = 200, 20_000
+#: Tables below this many rows (by the planner's count) are copied by one connection.
+WORTH_SHARING = 20_000
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class Pace:
+    """How many rows make a batch of the wanted length.  Shrinks at once, grows slowly."""
+
+    seconds: float
+    rows: int = FIRST_BATCH
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Learn from a batch."""
+        if rows <= 0 or seconds <= 0:
+            return
+        ideal = rows * self.seconds / seconds
+        if ideal < self.rows:
+            self.rows = max(1, int(ideal))
+        elif rows >= self.rows:
+            self.rows = min(LARGEST_BATCH, int(min(ideal, self.rows * 2)) + 1)
+
+    def halve(self) -> None:
+        self.rows = max(1, self.rows // 2)
+
+
+@dataclass
+class Work:
+    """A copy under way: shared by its workers, guarded by ``lock``."""
+
+    run: Run
+    lens: Lens
+    batch: str
+    batch_with_row_locks: str
+    report: Report | None
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def advanced(self, rows: int) -> None:
+        with self.lock:
+            self.done += rows
+            if self.report is not None:
+                self.report(
+                    Progress(
+                        self.run.step,
+                        self.done,
+                        self.run.total,
+                        self.run.seconds + time.monotonic() - self.started,
+                    )
+                )
+
+
+def reporter() -> Report | None:
+    """How a migration shows progress: a line redrawn on a terminal, nothing in a pipe."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(progress: Progress) -> None:
+        left = f", {progress.left:.0f} s left" if progress.left is not None else ""
+        print(
+            f"\r    {progress.step}: {progress.done:,} rows, {progress.rate:,.0f}/s{left}\033[K",
+            end="",
+            flush=True,
+            file=sys.stderr,
+        )
+
+    return show
+
+
+def step_name(table: str) -> str:
+    """The name a copy has in the ledger."""
+    return f"copy {table}"
+
+
+def copy(
+    connection: BaseDatabaseWrapper, table: str, report: Report | None = None
+) -> Run | None:
+    """Copy a legacy table, or go on doing so.  None if there is nothing to copy from."""
+    if not catalog.is_moved(connection):
+        return None
+    lens = BY_LEGACY[table]
+    step = step_name(table)
+    run = ledger.last(step, connection.alias)
+    if run is None or run.state == Run.State.DONE:
+        with connection.cursor() as cursor:
+            # The planner and the histogram below know nothing of a table never analysed.
+            cursor.execute(f"ANALYZE {sql.ident('legacy', table)}")
+        reconcile(connection, lens)
+    total = catalog.value(
+        connection,
+        "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+        [f"legacy.{table}"],
+    )
+    run = ledger.begin(step, total=total, using=connection.alias)
+    types = catalog.types(connection)
+    work = Work(
+        run,
+        lens,
+        sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT),
+        sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT, row_lock=True),
+        report,
+    )
+    work.done = sum(run.batches.values_list("rows", flat=True))
+    try:
+        _copy_in_shards(connection, work, _shards(connection, run, table, total or 0))
+    finally:
+        run.seconds += time.monotonic() - work.started
+        run.rows = work.done
+        run.save()
+    with connection.cursor() as cursor:
+        for made in [lens.new, *([lens.part.table] if lens.part else [])]:
+            cursor.execute(f"ANALYZE {sql.ident('public', made)}")
+    ledger.finish(run)
+    return run
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the keys: those above ``after`` and up to ``end``, None for no bound."""
+
+    number: int
+    after: uuid.UUID | None
+    end: uuid.UUID | None
+
+
+def _shards(
+    connection: BaseDatabaseWrapper, run: Run, table: str, total: int
+) -> list[Shard]:
+    """The parts of the keys, the same again for a run that is gone on with."""
+    if "shards" not in run.detail:
+        bounds: list[uuid.UUID] = []
+        if total >= WORTH_SHARING:
+            histogram = catalog.value(
+                connection, sql.query("quantiles"), {"schema": "legacy", "table": table}
+            )
+            if histogram and len(histogram) > sql.WORKERS:
+                bounds = [
+                    histogram[len(histogram) * part // sql.WORKERS]
+                    for part in range(1, sql.WORKERS)
+                ]
+        run.detail["shards"] = [str(bound) for bound in bounds]
+        run.save()
+    edges = [None, *map(uuid.UUID, run.detail["shards"]), None]
+    return [
+        Shard(number, after, end)
+        for number, (after, end) in enumerate(zip(edges, edges[1:], strict=False))
+    ]
+
+
+def _copy_in_shards(
+    connection: BaseDatabaseWrapper, work: Work, shards: list[Shard]
+) -> None:
+    if len(shards) == 1:
+        _copy_shard(connection, work, shards[0])
+        return
+    with ThreadPoolExecutor(len(shards), thread_name_prefix="copy") as pool:
+        futures = [
+            pool.submit(_in_thread, connection.alias, work, shard) for shard in shards
+        ]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # Whatever ended the wait, Ctrl-C included: the others finish their batch.
+            work.stop.set()
+        for future in futures:
+            future.result()
+
+
+def _in_thread(alias: str, work: Work, shard: Shard) -> None:
+    connection = connections[alias]  # this thread's own
+    try:
+        _copy_shard(connection, work, shard)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def echo(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
+    """Within a transaction: what is written to a new table comes from the legacy one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('terrain.echo', %s, true)", [f"{table}:*@0"])
+        cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
+        # A batch is read twice from memory; 4 MB, the default, would send it to disk.
+        cursor.execute("SELECT set_config('work_mem', '64MB', true)")
+        yield
+
+
+def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> None:
+    """Batch after batch, from the cursor the ledger has for this shard."""
+    last = (
+        Batch.objects.using(connection.alias)
+        .filter(run_id=work.run.pk, shard=shard.number)
+        .order_by("-id")
+        .first()
+    )
+    after = last.upto if last is not None else shard.after
+    pace = Pace(BESIDE_OTHERS if others_connected(connection) else ALONE)
+    next_range = sql.next_range(sql.ident("legacy", work.lens.legacy))
+    while not work.stop.is_set():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                next_range, {"after": after, "end": shard.end, "limit": pace.rows}
+            )
+            upto, rows = cursor.fetchone()
+        if upto is None:
+            return
+        started = time.monotonic()
+        try:
+            _copy_range(connection, work, shard, after, upto)
+        except DatabaseError as error:
+            if rows == 1 and _is_data_error(error):
+                _hold_row(connection, work, shard, after, upto)
+            elif locks.is_retried(error) or _is_data_error(error) or _timed_out(error):
+                pace.halve()
+                continue
+            else:
+                raise
+        pace.took(rows, time.monotonic() - started)
+        work.advanced(rows)
+        after = upto
+
+
+def _is_data_error(error: DatabaseError) -> bool:
+    """A row is at fault: alone in its batch, it is the one."""
+    return isinstance(error.__cause__, errors.DataError | errors.IntegrityError)
+
+
+def _timed_out(error: DatabaseError) -> bool:
+    return isinstance(error.__cause__, errors.QueryCanceled)
+
+
+def _hold_row(
+    connection: BaseDatabaseWrapper,
+    work: Work,
+    shard: Shard,
+    after: uuid.UUID | None,
+    key: uuid.UUID,
+) -> None:
+    """Leave a row that no predicate foresaw to the trigger's function, which holds it."""
+    with transaction.atomic(using=connection.alias):
+        carry_over(connection, work.lens, [key])
+        _store_cursor(connection, work, shard, after, key, 1, 0.0)
+
+
+def carry_over(
+    connection: BaseDatabaseWrapper, lens: Lens, keys: list[uuid.UUID]
+) -> None:
+    """Make the new rows agree with the legacy rows of these keys, as the triggers would."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {sql.ident('rebuilt', f'{lens.legacy}_to_new')}(k.id)"
+            " FROM unnest(%s::uuid[]) AS k (id)",
+            [keys],
+        )
+
+
+def _copy_range(
+    connection: BaseDatabaseWrapper,
+    work: Work,
+    shard: Shard,
+    after: uuid.UUID | None,
+    upto: uuid.UUID,
+) -> None:
+    """One batch: the rows, and with them the cursor."""
+    started = time.monotonic()
+    with transaction.atomic(using=connection.alias), echo(connection, work.lens.new):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT pg_try_advisory_xact_lock({sql.copy_lock(work.lens, shard.number)})"
+            )
+            (alone,) = cursor.fetchone()
+            cursor.execute(
+                work.batch if alone else work.batch_with_row_locks,
+                {"after": after, "upto": upto},
+            )
+            seen, _copied, _held = cursor.fetchone()
+        _store_cursor(
+            connection, work, shard, after, upto, seen, time.monotonic() - started
+        )
+
+
+def _store_cursor(
+    connection: BaseDatabaseWrapper,
+    work: Work,
+    shard: Shard,
+    after: uuid.UUID | None,
+    upto: uuid.UUID,
+    rows: int,
+    seconds: float,
+) -> None:
+    Batch(
+        run_id=work.run.pk,
+        shard=shard.number,
+        after=after,
+        upto=upto,
+        rows=rows,
+        seconds=seconds,
+    ).save(using=connection.alias)
+
+
+def others_connected(connection: BaseDatabaseWrapper) -> bool:
+    """Whether anybody else has a session in this database."""
+    return bool(
+        catalog.value(
+            connection,
+            "SELECT true FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
+            "   AND pid <> pg_backend_pid() AND application_name <> 'terrain' LIMIT 1",
+        )
+    )
+
+
+# --- after a rollback ----------------------------------------------------------------------
+
+#: Keys carried over in one transaction.
+CHUNK = 200
+#: Rows compared by one query.
+COMPARED = 5_000
+
+
+def reconcile(connection: BaseDatabaseWrapper, lens: Lens) -> int:
+    """Bring rows that were parked up to date with what the old application did since.
+
+    New rows that it deleted go (or become customers), those it changed are carried over;
+    what it added is left to the copy.  Returns how many there were.
+    """
+    if not catalog.value(
+        connection,
+        f"SELECT true FROM {sql.ident('public', lens.new)} n WHERE {lens.own} LIMIT 1",
+    ):
+        return 0
+    changed = 0
+    for keys in _chunks([key for (key,) in catalog.rows(connection, sql.stale(lens))]):
+        with transaction.atomic(using=connection.alias):
+            carry_over(connection, lens, keys)
+        changed += len(keys)
+    for after, upto, _rows in ranges(
+        connection, sql.ident("legacy", lens.legacy), COMPARED
+    ):
+        differing = catalog.rows(
+            connection, sql.differing(lens), {"after": after, "upto": upto}
+        )
+        for keys in _chunks([key for (key,) in differing]):
+            with transaction.atomic(using=connection.alias):
+                carry_over(connection, lens, keys)
+            changed += len(keys)
+    return changed
+
+
+def _chunks(keys: list[uuid.UUID]) -> Iterator[list[uuid.UUID]]:
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]
+
+
+def ranges(
+    connection: BaseDatabaseWrapper, table: str, size: int
+) -> Iterator[tuple[uuid.UUID | None, uuid.UUID, int]]:
+    """The keys of a table in ranges: (above, up to, how many)."""
+    query = sql.next_range(table)
+    after = None
+    while True:
+        found = catalog.rows(
+            connection, query, {"after": after, "end": None, "limit": size}
+        )
+        upto, rows = found[0]
+        if upto is None:
+            return
+        yield after, upto, rows
+        after = upto
+
+
+# --- customers -----------------------------------------------------------------------------
+
+CUSTOMERS = "copy customers"
+
+
+def copy_customers(
+    connection: BaseDatabaseWrapper, report: Report | None = None
+) -> Run | None:
+    """Make an account of every address of a buyer or of a saved table that has none yet.
+
+    Orders come first: a customer is called what their first order says.
+    """
+    if not catalog.is_moved(connection):
+        return None
+    run = ledger.begin(CUSTOMERS, using=connection.alias)
+    started = time.monotonic()
+    for shard, table in enumerate(("orders", "user_tables")):
+        _customers_of(connection, run, shard, BY_LEGACY[table])
+    run.seconds += time.monotonic() - started
+    run.rows = catalog.value(
+        connection, "SELECT count(*) FROM users WHERE role = 'customer'"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE public.users")
+    ledger.finish(run)
+    return run
+
+
+def _customers_of(
+    connection: BaseDatabaseWrapper, run: Run, shard: int, lens: Lens
+) -> None:
+    table = sql.ident("legacy", lens.legacy)
+    source = (
+        f"{table} l WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid)"
+        " AND l.id <= %(upto)s::uuid"
+    )
+    if lens.held and lens.part is None:
+        source += f" AND {sql.held(lens)} IS NULL"
+    statement = sql.customers(lens, source)
+    next_range = sql.next_range(table)
+    last = run.batches.filter(shard=shard).order_by("-id").first()
+    after = last.upto if last is not None else None
+    pace = Pace(BESIDE_OTHERS if others_connected(connection) else ALONE)
+    while True:
+        found = catalog.rows(
+            connection, next_range, {"after": after, "end": None, "limit": pace.rows}
+        )
+        upto, rows = found[0]
+        if upto is None:
+            return
+        started = time.monotonic()
+        with transaction.atomic(using=connection.alias), echo(connection, "users"):
+            with connection.cursor() as cursor:
+                cursor.execute(statement, {"after": after, "upto": upto})
+            seconds = time.monotonic() - started
+            Batch(
+                run=run, shard=shard, after=after, upto=upto, rows=rows, seconds=seconds
+            ).save(using=connection.alias)
+        pace.took(rows, time.monotonic() - started)
+        after = upto

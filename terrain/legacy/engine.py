@@ -1,0 +1,339 @@
+"""Moves tables between schemas and keeps both sides in step: all effects but the copies.
+
+Every function here looks at what is there before it does anything, so that each can be
+run again after having been killed at any instant, and a second run changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from terrain import locks
+from terrain.legacy import catalog, sql
+from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
+from terrain.legacy.mapping import BY_NEW, LENSES
+from terrain.legacy.schema import Lens
+
+Say = Callable[[str], None]
+
+
+class CannotGoOn(Exception):
+    """What is in the database is not what a step expects; nothing was changed."""
+
+
+def _execute(connection: BaseDatabaseWrapper, statements: Iterable[str]) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _ensure_schema(connection: BaseDatabaseWrapper, schema: str) -> None:
+    if not catalog.schema_exists(connection, schema):
+        _execute(connection, [f"CREATE SCHEMA {sql.ident(schema)}"])
+
+
+def _drop_schema_if_empty(connection: BaseDatabaseWrapper, schema: str) -> None:
+    """What others have put there stays, and so does the schema."""
+    if catalog.schema_exists(connection, schema) and not catalog.value(
+        connection,
+        "SELECT true FROM pg_depend d JOIN pg_namespace s ON s.oid = d.refobjid"
+        " WHERE d.refclassid = 'pg_namespace'::regclass AND s.nspname = %s LIMIT 1",
+        [schema],
+    ):
+        _execute(connection, [f"DROP SCHEMA {sql.ident(schema)}"])
+
+
+# --- aside, and back -----------------------------------------------------------------------
+
+
+def stand_aside(
+    connection: BaseDatabaseWrapper, table: str, say: Say | None = None
+) -> bool:
+    """Move a legacy table to the schema ``legacy``; False if there is nothing to move.
+
+    ``SET SCHEMA`` changes the table's name and nothing else: open transactions, prepared
+    statements, keys, indexes, grants, triggers and what depends on it go along.  Every
+    role with rights on the table may then enter the schema.
+    """
+    if catalog.legacy_schema_of(connection, table) != "public":
+        return False
+
+    def move() -> None:
+        _ensure_schema(connection, LEGACY)
+        _admit_everybody(connection, table)
+        _execute(
+            connection,
+            [
+                f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(LEGACY)}"
+            ],
+        )
+
+    locks.run_briefly(
+        connection,
+        move,
+        what=f"Moving {table} aside",
+        tables=(f"public.{table}",),
+        say=say,
+    )
+    return True
+
+
+def _admit_everybody(connection: BaseDatabaseWrapper, table: str) -> None:
+    """USAGE on ``legacy`` for every role with any right on the table, its owner included."""
+    grantees = catalog.rows(
+        connection,
+        "SELECT DISTINCT CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END"
+        "  FROM pg_class c"
+        "  JOIN pg_namespace s ON s.oid = c.relnamespace"
+        "  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL"
+        " CROSS JOIN LATERAL ("
+        "    SELECT grantee FROM aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))"
+        "    UNION SELECT grantee FROM aclexplode(a.attacl)"
+        "    UNION SELECT c.relowner) x"
+        " WHERE s.nspname = 'public' AND c.relname = %s",
+        [table],
+    )
+    _execute(
+        connection,
+        [
+            f"GRANT USAGE ON SCHEMA {sql.ident(LEGACY)} TO"
+            f" {'PUBLIC' if role is None else sql.ident(role)}"
+            for (role,) in grantees
+        ],
+    )
+
+
+def move_back(
+    connection: BaseDatabaseWrapper, table: str, say: Say | None = None
+) -> bool:
+    """Move a legacy table back to ``public``; False if it is not in ``legacy``."""
+    if not catalog.table_exists(connection, LEGACY, table):
+        return False
+    if catalog.table_exists(connection, "public", table):
+        raise CannotGoOn(
+            f"public.{table} is in the way of legacy.{table}. Run rollback_migration, which"
+            " parks the new tables first."
+        )
+    locks.run_briefly(
+        connection,
+        lambda: _execute(
+            connection, [f"ALTER TABLE {sql.ident(LEGACY, table)} SET SCHEMA public"]
+        ),
+        what=f"Moving {table} back",
+        tables=(f"legacy.{table}",),
+        say=say,
+    )
+    _drop_schema_if_empty(connection, LEGACY)
+    return True
+
+
+# --- in step -------------------------------------------------------------------------------
+
+
+def derive(connection: BaseDatabaseWrapper) -> None:
+    """Make, or make again, the schema ``rebuilt``: views and functions from the declaration."""
+    types = catalog.types(connection)
+    with transaction.atomic(using=connection.alias):
+        _execute(connection, sql.common_functions())
+        for lens in LENSES:
+            order = [
+                column.name
+                for column in catalog.columns(connection, LEGACY, lens.legacy)
+                if column.name in {mapped.name for mapped in lens.mapped}
+            ]
+            _execute(connection, sql.functions(lens, types, order))
+        for new, lenses in BY_NEW.items():
+            _execute(connection, [sql.on_new_function(new, lenses)])
+        _give_to_owner(connection)
+
+
+def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
+    """Let the functions act as the owner of the legacy tables, and be called by nobody else."""
+    functions = [
+        str(name)
+        for (name,) in catalog.rows(
+            connection,
+            "SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace"
+            " WHERE s.nspname = 'rebuilt'",
+        )
+    ]
+    _execute(
+        connection, [f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC" for name in functions]
+    )
+    owner = catalog.owner(connection, LEGACY, LENSES[0].legacy)
+    if owner == catalog.value(connection, "SELECT current_user"):
+        return
+    role = sql.ident(owner)
+    tables = sql.joined(
+        sql.ident("public", table)
+        for table in (*catalog.NEW_TABLES, "legacy_quarantine", "legacy_released")
+        if catalog.table_exists(connection, "public", table)
+    )
+    _execute(
+        connection,
+        [
+            f"GRANT USAGE, CREATE ON SCHEMA rebuilt TO {role}",
+            f"GRANT USAGE ON SCHEMA legacy, public TO {role}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}",
+            f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA rebuilt TO {role}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+            *(f"ALTER FUNCTION {name} OWNER TO {role}" for name in functions),
+        ],
+    )
+
+
+def keep_in_step(
+    connection: BaseDatabaseWrapper, lens: Lens, say: Say | None = None
+) -> None:
+    """Put the triggers of one lens in place, on both sides.
+
+    They come in one transaction: a change on either side is carried over from the same
+    moment on.
+    """
+
+    def create() -> None:
+        _execute(connection, sql.triggers_on_legacy(lens))
+        _execute(connection, sql.triggers_on_new(lens.new, BY_NEW[lens.new]))
+
+    locks.run_briefly(
+        connection,
+        create,
+        what=f"Putting the triggers on {lens.legacy} and {lens.new}",
+        tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
+        say=say,
+    )
+
+
+def let_go(connection: BaseDatabaseWrapper, lens: Lens, say: Say | None = None) -> None:
+    """Take the triggers of one lens away again, on both sides."""
+    tables = [
+        (schema, table)
+        for schema, table in [
+            (LEGACY, lens.legacy),
+            ("public", lens.new),
+            *([("public", lens.part.table)] if lens.part else []),
+        ]
+        if catalog.table_exists(connection, schema, table)
+    ]
+
+    def drop() -> None:
+        for schema, table in tables:
+            _execute(connection, sql.drop_triggers(sql.ident(schema, table)))
+
+    locks.run_briefly(
+        connection,
+        drop,
+        what=f"Taking the triggers off {lens.legacy} and {lens.new}",
+        tables=tuple(f"{schema}.{table}" for schema, table in tables),
+        say=say,
+    )
+
+
+def drop_rebuilt(connection: BaseDatabaseWrapper) -> None:
+    """Take away all that was derived."""
+    _execute(connection, [f"DROP SCHEMA IF EXISTS {sql.ident(REBUILT)} CASCADE"])
+
+
+# --- parking -------------------------------------------------------------------------------
+
+#: Not made anew by a migration after a rollback: terrain.0001 stays applied, because
+#: Django's own tables refer to it.
+_WITHOUT_STAND_IN = ("users", "users_groups", "users_user_permissions")
+
+
+def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
+    """Put the new tables into ``legacy_parked``, rows and all; returns which.
+
+    In the place of each an empty one of the same shape stays for Django's migrations to
+    remove.
+    """
+    parked = []
+    for table in catalog.NEW_TABLES:
+        if not catalog.table_exists(
+            connection, "public", table
+        ) or catalog.table_exists(connection, PARKED, table):
+            continue
+
+        def move(table: str = table) -> None:
+            _ensure_schema(connection, PARKED)
+            _execute(
+                connection,
+                [
+                    f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(PARKED)}"
+                ],
+            )
+            if table not in _WITHOUT_STAND_IN:
+                _execute(
+                    connection,
+                    [
+                        f"CREATE TABLE {sql.ident('public', table)}"
+                        f" (LIKE {sql.ident(PARKED, table)} INCLUDING DEFAULTS)"
+                    ],
+                )
+
+        locks.run_briefly(
+            connection,
+            move,
+            what=f"Parking {table}",
+            tables=(f"public.{table}",),
+            say=say,
+        )
+        parked.append(table)
+    return parked
+
+
+def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
+    """Bring back what :func:`park` has put aside; returns which tables."""
+    if not catalog.schema_exists(connection, PARKED):
+        return []
+    returned = []
+    for table in catalog.NEW_TABLES:
+        if not catalog.table_exists(connection, PARKED, table):
+            continue
+        _check_shape(connection, table)
+
+        def move(table: str = table) -> None:
+            _execute(
+                connection,
+                [
+                    f"DROP TABLE IF EXISTS {sql.ident('public', table)}",
+                    f"ALTER TABLE {sql.ident(PARKED, table)} SET SCHEMA public",
+                ],
+            )
+
+        locks.run_briefly(
+            connection,
+            move,
+            what=f"Bringing back {table}",
+            tables=(f"{PARKED}.{table}", f"public.{table}"),
+            say=say,
+        )
+        returned.append(table)
+    _drop_schema_if_empty(connection, PARKED)
+    return returned
+
+
+def _check_shape(connection: BaseDatabaseWrapper, table: str) -> None:
+    """A parked table may take the place of an empty one of its own shape only."""
+    parked = catalog.columns(connection, PARKED, table)
+    fresh = catalog.columns(connection, "public", table)
+    if not fresh:
+        return
+    if parked != fresh:
+        odd = {column.name for column in set(parked) ^ set(fresh)}
+        raise CannotGoOn(
+            f"legacy_parked.{table} and the new public.{table} differ in"
+            f" {', '.join(sorted(odd))}: they were made by different versions of the project."
+            " Migrate with the version that was rolled back, or drop legacy_parked to do"
+            " without what it holds."
+        )
+    if catalog.value(
+        connection, f"SELECT true FROM {sql.ident('public', table)} LIMIT 1"
+    ):
+        raise CannotGoOn(
+            f"public.{table} has rows, and so has legacy_parked.{table} from before the"
+            " rollback. Move one of the two out of the way, then run migrate again."
+        )

@@ -1,0 +1,663 @@
+-- The functions and triggers that keep both schemas in step, as templates: sql.py fills
+-- {names in braces} from the declaration.  Each begins with a line "-- name:".
+--
+-- Conventions.  In a function the legacy row is the variable l, as in the declaration.
+-- Rows are compared with *<>, which looks at the stored value: 2.0 and 2 are equal to
+-- <> and are two different texts to the old application.
+--
+-- terrain.echo is the loop guard.  It names the row whose change is being carried over,
+-- with the trigger depth at which it was set: "users:<id>@<depth>".  The triggers of the
+-- other side let exactly that write pass.  What a trigger of the shop's own does beneath
+-- it, be it to the same row, has another depth and is carried over as usual.
+
+-- name: schema
+CREATE SCHEMA IF NOT EXISTS rebuilt;
+COMMENT ON SCHEMA rebuilt IS
+    'Views that rebuild the legacy tables from the new ones, and what keeps both in step.';
+
+-- name: queue
+-- What settle has to look at.  Only ever inserted into by the triggers, so that no client
+-- waits for another here.
+CREATE TABLE IF NOT EXISTS rebuilt.queue (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    legacy_table text NOT NULL,
+    key          uuid NOT NULL,
+    queued_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- name: hold
+-- Put a row into quarantine, or bring its entry up to date.
+CREATE OR REPLACE FUNCTION rebuilt.hold(
+    _table text, _id uuid, _reason text, _detail text, _row jsonb, _parked jsonb
+) RETURNS void LANGUAGE sql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    WITH former AS (
+        DELETE FROM public.legacy_quarantine q
+         WHERE q.legacy_table = _table AND q.legacy_id = _id
+           AND q.kind = 'held' AND q.reason <> _reason
+        RETURNING q.parked
+    )
+    INSERT INTO public.legacy_quarantine AS q
+           (legacy_table, legacy_id, kind, reason, detail, "row", parked)
+    VALUES (_table, _id, 'held', _reason, _detail, _row,
+            coalesce(_parked, (SELECT f.parked FROM former f WHERE f.parked IS NOT NULL LIMIT 1)))
+    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO UPDATE
+       SET detail = excluded.detail, "row" = excluded."row",
+           parked = coalesce(excluded.parked, q.parked)
+     WHERE q."row" IS DISTINCT FROM excluded."row" OR excluded.parked IS NOT NULL
+$body$;
+
+-- name: release
+-- Take a row out of quarantine; gives back what was parked with it.
+CREATE OR REPLACE FUNCTION rebuilt.release(_table text, _id uuid) RETURNS jsonb LANGUAGE sql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    WITH gone AS (
+        DELETE FROM public.legacy_quarantine q
+         WHERE q.legacy_table = _table AND q.legacy_id = _id AND q.kind = 'held'
+        RETURNING q.*
+    ), kept AS (
+        INSERT INTO public.legacy_released
+               (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
+        SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
+    )
+    SELECT g.parked FROM gone g WHERE g.parked IS NOT NULL LIMIT 1
+$body$;
+
+-- name: flag
+-- Make the flags of a row, among those in _known, exactly _reasons.
+CREATE OR REPLACE FUNCTION rebuilt.flag(
+    _table text, _id uuid, _known text[], _reasons text[], _details text[], _row jsonb
+) RETURNS void LANGUAGE sql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    WITH gone AS (
+        DELETE FROM public.legacy_quarantine q
+         WHERE q.legacy_table = _table AND q.legacy_id = _id AND q.kind = 'flagged'
+           AND q.reason = ANY (_known) AND q.reason <> ALL (_reasons)
+        RETURNING q.*
+    ), kept AS (
+        INSERT INTO public.legacy_released
+               (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
+        SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
+    )
+    INSERT INTO public.legacy_quarantine
+           (legacy_table, legacy_id, kind, reason, detail, "row")
+    SELECT _table, _id, 'flagged', f.reason, f.detail, _row
+      FROM unnest(_reasons, _details) AS f (reason, detail)
+    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+$body$;
+
+-- name: user_references
+-- Every column that refers to an account: those declared, which have no foreign key while
+-- the copies run, and those the catalog knows (Django's own tables, and other people's).
+CREATE OR REPLACE FUNCTION rebuilt.user_references()
+RETURNS TABLE (relation regclass, attribute name) LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    SELECT to_regclass('public.' || d.t), d.c::name
+      FROM (VALUES {user_references}) AS d (t, c)
+    UNION
+    SELECT k.conrelid::regclass, a.attname
+      FROM pg_constraint k
+      JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+     WHERE k.contype = 'f' AND k.confrelid = to_regclass('public.users')
+$body$;
+
+-- name: user_is_needed
+-- Whether an account has anything that would be lost with it: orders, saved tables, sets …
+-- What legacy rows of its own say (models, examples, payments) goes by its own triggers.
+CREATE OR REPLACE FUNCTION rebuilt.user_is_needed(_key uuid) RETURNS boolean LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    r record;
+    found_one boolean;
+BEGIN
+    FOR r IN SELECT * FROM rebuilt.user_references() u
+              WHERE u.relation <> ALL ({mirrored}) LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s x WHERE x.%I = $1%s)',
+                       r.relation, r.attribute,
+                       CASE WHEN r.relation = 'public.tables'::regclass
+                            THEN ' AND x.kind = ''user''' ELSE '' END)
+           INTO found_one USING _key;
+        IF found_one THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN false;
+END $body$;
+
+-- name: repoint_user
+-- Let everything that refers to one account refer to another.
+CREATE OR REPLACE FUNCTION rebuilt.repoint_user(_old uuid, _new uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN SELECT * FROM rebuilt.user_references() LOOP
+        BEGIN
+            EXECUTE format('UPDATE %s SET %2$I = $2 WHERE %2$I = $1', r.relation, r.attribute)
+              USING _old, _new;
+        EXCEPTION WHEN unique_violation THEN
+            -- Both are in the same group: one membership is enough.
+            EXECUTE format('DELETE FROM %s WHERE %I = $1', r.relation, r.attribute) USING _old;
+        END;
+    END LOOP;
+END $body$;
+
+-- name: to_customer
+-- An account that is no artist any more, and has things of its own, becomes a customer.
+-- Is there a customer with its address already, the two become one.
+CREATE OR REPLACE FUNCTION rebuilt.to_customer(_key uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    n public.users;
+    other uuid;
+    address text;
+BEGIN
+    SELECT * INTO n FROM public.users u WHERE u.id = _key;
+    address := CASE WHEN {is_address} THEN {normal_address} ELSE n.email END;
+    SELECT u.id INTO other FROM public.users u
+     WHERE u.email = address AND u.role = 'customer' AND u.id <> _key;
+    IF FOUND THEN
+        PERFORM rebuilt.repoint_user(_key, other);
+        DELETE FROM public.users u WHERE u.id = _key;
+    ELSE
+        UPDATE public.users u SET role = 'customer', email = address WHERE u.id = _key;
+    END IF;
+END $body$;
+
+-- name: would_take_along
+-- Rows of the shop's that a deletion in the new schema would take along.
+CREATE OR REPLACE FUNCTION rebuilt.would_take_along(_table regclass, _key uuid) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    r record;
+    found_one boolean;
+BEGIN
+    FOR r IN SELECT k.conrelid::regclass AS relation, a.attname AS attribute
+               FROM pg_constraint k
+               JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+              WHERE k.contype = 'f' AND k.confrelid = _table LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I = $1)', r.relation, r.attribute)
+           INTO found_one USING _key;
+        IF found_one THEN
+            RETURN r.relation::text;
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $body$;
+
+-- name: held
+-- Why a legacy row, or its part, cannot be put into the new schema; NULL if it can.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_held(l legacy.{legacy}) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    SELECT {held}
+$body$;
+
+-- name: gone
+-- A legacy row is no longer there, or no longer fit: its new row goes too.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    echo text := current_setting('terrain.echo', true);
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
+        RETURN;
+    END IF;
+    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
+    {delete_children}
+    DELETE FROM public.{new} n WHERE n.id = _key;
+    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+END $body$;
+
+-- name: gone_user
+-- A deletion is never widened: who bought something, or has rows that only the new schema
+-- knows, stays as a customer.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    echo text := current_setting('terrain.echo', true);
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.users n WHERE n.id = _key AND {own}) THEN
+        RETURN;
+    END IF;
+    PERFORM set_config('terrain.echo', 'users:' || _key || '@' || pg_trigger_depth(), true);
+    IF rebuilt.user_is_needed(_key) THEN
+        PERFORM rebuilt.to_customer(_key);
+    ELSE
+        DELETE FROM public.users n WHERE n.id = _key;
+    END IF;
+    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+END $body$;
+
+-- name: moved
+-- The old application gave a row another key: the new row keeps what is only its own.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_moved(_old uuid, _new uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    echo text := current_setting('terrain.echo', true);
+BEGIN
+    IF EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old)
+       OR EXISTS (SELECT FROM public.{new} n WHERE n.id = _new)
+       OR NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _new) THEN
+        PERFORM rebuilt.{legacy}_to_new(_old);
+    ELSE
+        PERFORM set_config('terrain.echo', '{new}:' || _new || '@' || pg_trigger_depth(), true);
+        UPDATE public.{new} n SET id = _new WHERE n.id = _old AND {own};
+        {move_children}
+        PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+    END IF;
+    UPDATE public.legacy_quarantine q SET legacy_id = _new
+     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old
+       AND NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old);
+END $body$;
+
+-- name: to_new
+-- Carry one legacy row over: insert, update or delete its new row, whichever makes them
+-- agree.  The row is read here, by its key, so that it does not matter which of several
+-- events of a transaction calls this, nor in what order.  Without _part, what the part is
+-- made from has not changed; then neither it nor what is judged by it is looked at.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_new(_key uuid, _part boolean DEFAULT true)
+RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    l legacy.{legacy};
+    why text;
+    parked jsonb;
+    echo text := current_setting('terrain.echo', true);
+    reasons text[];
+    details text[];
+    noted boolean;
+    wrote boolean;
+    bounces text;
+BEGIN
+    SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+    IF NOT FOUND THEN
+        PERFORM rebuilt.{legacy}_gone(_key);
+        DELETE FROM public.legacy_quarantine q
+         WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
+        RETURN;
+    END IF;
+    noted := EXISTS (SELECT FROM public.legacy_quarantine q
+                      WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key);
+    IF _part OR noted THEN
+        why := {held};
+        {hold_whole}
+    END IF;
+    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
+    FOR attempt IN 1 .. 2 LOOP
+        BEGIN
+            -- Mostly the row is there.  The INSERT would do alone, but it checks every
+            -- constraint before it finds a row in its way.
+            UPDATE public.{new} n SET {updates}
+              FROM (SELECT {synced_values} OFFSET 0) v
+             WHERE n.id = _key AND {same_kind}
+               AND ROW({stored})::record *<> ROW({wanted})::record;
+            wrote := FOUND;
+            IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
+                INSERT INTO public.{new} AS n ({columns})
+                VALUES ({values})
+                ON CONFLICT (id) DO UPDATE
+                   SET {assignments}
+                 WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record;
+                wrote := FOUND;
+            END IF;
+            {lines}
+            EXIT;
+        EXCEPTION
+            WHEN unique_violation THEN
+                IF attempt = 2 THEN
+                    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+                    PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
+                    RETURN;
+                END IF;
+                {displace}
+            WHEN data_exception OR integrity_constraint_violation THEN
+                PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+                PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
+                RETURN;
+        END;
+    END LOOP;
+    IF noted AND why IS NULL THEN
+        parked := rebuilt.release('{legacy}', _key);
+        {unpark}
+    END IF;
+    {flags}
+    {watch_triggers}
+    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+END $body$;
+
+-- name: hold_whole
+        IF why IS NOT NULL THEN
+            PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
+            PERFORM rebuilt.{legacy}_gone(_key);
+            RETURN;
+        END IF;
+
+-- name: displace
+-- The value is unique among legacy rows, so whoever has it here has lost it there, in a
+-- change that is still to be carried over: that one first, then this one again.
+                PERFORM rebuilt.{legacy}_to_new(n.id) FROM public.{new} n
+                  WHERE n.{column} = {value} AND {own} AND n.id <> _key
+                    AND NOT EXISTS (SELECT FROM legacy.{legacy} o
+                                     WHERE o.id = n.id AND o.{legacy_column} = l.{legacy_column});
+
+-- name: flags
+    IF noted OR {any_flag} THEN
+        SELECT coalesce(array_agg(f.reason), '{}'), coalesce(array_agg(f.detail), '{}')
+          INTO reasons, details
+          FROM (VALUES {flag_rows}) AS f (reason, detail) WHERE f.reason IS NOT NULL;
+        PERFORM rebuilt.flag('{legacy}', _key, {known}, reasons, details, to_jsonb(l));
+    END IF;
+
+-- name: watch_triggers
+    -- A BEFORE trigger of somebody else's on the new table may have stored something else
+    -- than it was given; then the legacy row follows, a few times at most.
+    IF wrote AND ({watched}) THEN
+        bounces := coalesce(current_setting('terrain.bounces', true), '');
+        IF length(bounces) > 4 THEN
+            PERFORM rebuilt.hold('{legacy}', _key, 'triggers_disagree',
+                '{legacy} ' || _key || ' is changed back and forth by triggers on both tables.'
+                ' Look at them, then retry.', to_jsonb(l), NULL);
+        ELSE
+            PERFORM set_config('terrain.bounces', bounces || 'x', true);
+            PERFORM rebuilt.{legacy}_to_legacy(_key, false);
+            PERFORM set_config('terrain.bounces', bounces, true);
+        END IF;
+    END IF;
+
+-- name: lines
+-- The part is written only if the array says something else than the rows do.
+        IF NOT _part AND NOT noted THEN
+            NULL;
+        ELSIF why IS NOT NULL THEN
+            PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
+            DELETE FROM public.{part} i WHERE i.{parent} = _key;
+        ELSE
+            IF noted THEN
+                parked := rebuilt.release('{legacy}', _key);
+                {unpark_lines}
+            END IF;
+            IF (SELECT r.{part_column} FROM rebuilt.{legacy} r WHERE r.id = _key)::text
+               IS DISTINCT FROM l.{part_column}::text THEN
+                {write_lines}
+                wrote := true;
+            END IF;
+        END IF;
+
+-- name: to_legacy
+-- Carry one new row over to the legacy table, changing only the columns that differ: a
+-- trigger of the shop's on another column has no business firing.  What the legacy table
+-- cannot hold is refused, with a sentence, and so is undone.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_legacy(_key uuid, _part boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp
+SET lock_timeout = '{lock_timeout}' AS $body$
+DECLARE
+    l legacy.{legacy};
+    w legacy.{legacy};
+    wanted boolean;
+    there boolean;
+    held text;
+    sets text := '';
+    echo text := current_setting('terrain.echo', true);
+    along text;
+BEGIN
+    IF pg_trigger_depth() > {deepest} THEN
+        RAISE EXCEPTION 'legacy.{legacy} % is changed back and forth by triggers on both tables', _key
+            USING ERRCODE = 'TB002',
+                  HINT = 'Look at the triggers on public.{new} and legacy.{legacy}.';
+    END IF;
+    SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
+    there := FOUND;
+    SELECT {in_order} INTO w FROM rebuilt.{legacy} r WHERE r.id = _key;
+    wanted := FOUND;
+    {keep_held}
+    PERFORM set_config('terrain.echo', 'legacy.{legacy}:' || _key || '@' || pg_trigger_depth(), true);
+    BEGIN
+        IF NOT wanted AND there THEN
+            along := rebuilt.would_take_along('legacy.{legacy}', _key);
+            IF along IS NOT NULL THEN
+                RAISE EXCEPTION 'legacy.{legacy} % still has rows in %', _key, along
+                    USING ERRCODE = 'foreign_key_violation';
+            END IF;
+            DELETE FROM legacy.{legacy} t WHERE t.id = _key;
+        ELSIF wanted AND NOT there THEN
+            INSERT INTO legacy.{legacy} ({legacy_columns}) VALUES ({w_columns});
+        ELSIF wanted THEN
+            {compare}
+            IF sets <> '' THEN
+                EXECUTE 'UPDATE legacy.{legacy} t SET ' || substr(sets, 3) || ' WHERE t.id = ($1).id'
+                  USING w;
+            END IF;
+        END IF;
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+        RAISE EXCEPTION 'public.{new} % cannot be kept in step with legacy.{legacy}: %', _key, SQLERRM
+            USING ERRCODE = 'TB002',
+                  HINT = 'The old application still uses that table. Change the row so that'
+                         ' it fits there, or wait until cleanup_legacy.';
+    END;
+    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+    -- What triggers of the shop's made of it comes back.
+    IF wanted <> there OR sets <> '' THEN
+        PERFORM rebuilt.{legacy}_to_new(_key);
+    END IF;
+END $body$;
+
+-- name: keep_held_whole
+    IF wanted THEN
+        held := rebuilt.{legacy}_held(w);
+        IF held IS NOT NULL THEN
+            RAISE EXCEPTION 'public.{new} % cannot be kept in step with legacy.{legacy}: it would be held there (%)', _key, held
+                USING ERRCODE = 'TB002',
+                      HINT = 'Change the row, or wait until cleanup_legacy.';
+        END IF;
+    END IF;
+
+-- name: keep_held_part
+    IF wanted AND there THEN
+        held := rebuilt.{legacy}_held(l);
+        IF held IS NOT NULL AND _part
+           AND EXISTS (SELECT FROM public.{part} i WHERE i.{parent} = _key) THEN
+            RAISE EXCEPTION 'The {part_column} of legacy.{legacy} % are held (%) and have no lines to change', _key, held
+                USING ERRCODE = 'TB002',
+                      HINT = 'Correct them in the old application, then run settle.';
+        ELSIF held IS NOT NULL THEN
+            w.{part_column} := l.{part_column};
+        END IF;
+    END IF;
+
+-- name: on_legacy
+CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    -- No batch may be half-way with a row that goes: see copy in queries.sql.
+    IF TG_OP = 'DELETE' THEN
+        {wait_for_batches}
+        PERFORM rebuilt.{legacy}_to_new(OLD.id);
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+        {wait_for_batches}
+        PERFORM rebuilt.{legacy}_moved(OLD.id, NEW.id);
+    END IF;
+    PERFORM rebuilt.{legacy}_to_new(NEW.id, {part_changed});
+    {notify_settle}
+    RETURN NULL;
+END $body$;
+
+-- name: notify_settle
+    IF TG_OP = 'INSERT' OR {settled_by_changed} THEN
+        INSERT INTO rebuilt.queue (legacy_table, key) VALUES ('{legacy}', NEW.id);
+    END IF;
+
+-- name: on_legacy_truncate
+CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}_truncate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    _key uuid;
+BEGIN
+    FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
+        PERFORM rebuilt.{legacy}_to_new(_key);
+    END LOOP;
+    DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
+    RETURN NULL;
+END $body$;
+
+-- name: on_new
+CREATE OR REPLACE FUNCTION rebuilt.on_new_{new}() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+        RAISE EXCEPTION 'The id of public.{new} % cannot be changed while the old application uses it', OLD.id
+            USING ERRCODE = 'TB002', HINT = 'Wait until cleanup_legacy.';
+    END IF;
+    {carry_over}
+    RETURN NULL;
+END $body$;
+
+-- name: carry_over
+    IF TG_OP <> 'DELETE' AND {owns_new} OR TG_OP <> 'INSERT' AND {owns_old} THEN
+        PERFORM rebuilt.{legacy}_to_legacy(
+            CASE WHEN TG_OP = 'DELETE' THEN OLD.id ELSE NEW.id END, false);
+        IF TG_OP <> 'DELETE' AND {settle_new} THEN
+            INSERT INTO rebuilt.queue (legacy_table, key) VALUES ('{legacy}', NEW.id);
+        END IF;
+    END IF;
+
+-- name: on_new_part
+CREATE OR REPLACE FUNCTION rebuilt.on_new_{part}() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM rebuilt.{legacy}_to_legacy(OLD.{parent}, true);
+    END IF;
+    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.{parent} <> NEW.{parent} THEN
+        PERFORM rebuilt.{legacy}_to_legacy(NEW.{parent}, true);
+    END IF;
+    RETURN NULL;
+END $body$;
+
+-- name: on_new_truncate
+CREATE OR REPLACE FUNCTION rebuilt.on_new_truncate() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    RAISE EXCEPTION 'public.% cannot be truncated while the old application uses its legacy table', TG_TABLE_NAME
+        USING ERRCODE = 'TB002', HINT = 'Use DELETE, or wait until cleanup_legacy.';
+END $body$;
+
+-- name: write_lines
+-- The k-th line is the k-th element, and keeps its id and position.  What was derived once
+-- (price, model, artist) goes with asset, quantity and own price to wherever they stand now.
+WITH have AS (
+    SELECT i.*, row_number() OVER (ORDER BY i.position) AS rank,
+           row_number() OVER (PARTITION BY i.asset_ref, i.quantity, {line_price}
+                              ORDER BY i.position) AS nth,
+           {line_price} AS own
+      FROM public.order_items i WHERE i.order_id = _key
+), want AS (
+    SELECT e.*, row_number() OVER (PARTITION BY e.asset_ref, e.quantity, e.own
+                                   ORDER BY e.position) AS nth
+      FROM (SELECT e.item, e.position, {asset_ref} AS asset_ref, {quantity} AS quantity,
+                   {own_price} AS own
+              FROM jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)) e
+), line AS (
+    SELECT _key AS order_id, w.position, w.item, {subtotal} AS subtotal,
+           k.price_source AS kept_source, k.unit_price AS kept_unit,
+           k.total_price AS kept_total, k.model_id AS kept_model, k.artist_id AS kept_artist,
+           k.model_name AS kept_name
+      FROM want w
+      LEFT JOIN have k ON k.asset_ref IS NOT DISTINCT FROM w.asset_ref
+                      AND k.quantity = w.quantity
+                      AND k.own IS NOT DISTINCT FROM w.own AND k.nth = w.nth
+), {pricing}, final AS (
+    SELECT e.position AS rank, {line_values} FROM priced e
+), dropped AS (
+    DELETE FROM public.order_items i USING have h
+     WHERE i.id = h.id AND h.rank > (SELECT count(*) FROM want)
+), changed AS (
+    UPDATE public.order_items i SET {line_assignments}
+      FROM final f JOIN have h ON h.rank = f.rank
+     WHERE i.id = h.id AND ROW({line_stored})::record *<> ROW({line_final})::record
+)
+INSERT INTO public.order_items AS i (id, order_id, position, {line_columns})
+SELECT CASE WHEN EXISTS (SELECT FROM public.order_items x
+                          WHERE x.id = md5(_key || ':' || p.position)::uuid)
+            THEN gen_random_uuid() ELSE md5(_key || ':' || p.position)::uuid END,
+       _key, p.position, {line_final}
+  FROM final f
+ CROSS JOIN LATERAL (SELECT (coalesce(max(h.position), 0) + f.rank - count(*))::integer AS position
+                       FROM have h) p
+ WHERE f.rank > (SELECT count(*) FROM have);
+
+-- name: pricing
+-- What each line costs: the CTEs known, summed, weighed and priced, after one named line
+-- (order_id, position, item, subtotal, kept_…).
+--   1. What is kept from before, then the line's own price, stand in any case.
+--   2. The others at today's catalogue price, if everything then adds up to the subtotal.
+--   3. Else the rest of the subtotal is apportioned over them by catalogue value, or by
+--      quantity where the value of one is unknown.  Each share is the difference of two
+--      roundings of a running total, so the shares add up to the penny.
+--   4. Without a usable subtotal, or when what stands is more than it: catalogue prices.
+known AS (
+    SELECT e.*, {quantity} AS quantity, {own_price} AS own,
+           m.id AS model_id, m.artist_id, m.name AS model_name,
+           CASE WHEN m.base_price >= 0 AND m.base_price <> 'NaN' THEN m.base_price END AS catalogue,
+           e.kept_source IS NULL AND {own_price} IS NULL AS is_open
+      FROM line e
+      LEFT JOIN {models} m
+        ON m.id = CASE WHEN {is_uuid} THEN ({asset_ref})::uuid END
+), summed AS (
+    SELECT k.*,
+           coalesce(sum(CASE WHEN k.kept_source IS NULL THEN k.own * k.quantity
+                             ELSE k.kept_total END) OVER w, 0) AS standing,
+           count(*) FILTER (WHERE k.is_open AND k.catalogue IS NULL) OVER w AS unknown_lines,
+           count(*) FILTER (WHERE k.kept_source IS NOT NULL) OVER w AS kept_lines,
+           sum(k.catalogue * k.quantity) FILTER (WHERE k.is_open) OVER w AS open_value
+      FROM known k
+    WINDOW w AS (PARTITION BY k.order_id)
+), weighed AS (
+    SELECT s.*,
+           CASE WHEN s.unknown_lines = 0 AND s.open_value > 0
+                THEN s.catalogue * s.quantity ELSE s.quantity END AS weight,
+           s.is_open AND s.subtotal IS NOT NULL
+           AND NOT (s.unknown_lines = 0 AND s.standing + s.open_value = s.subtotal)
+           AND s.standing <= s.subtotal
+           AND NOT (s.kept_lines > 0 AND s.standing = s.subtotal) AS is_share
+      FROM summed s
+), running AS (
+    SELECT g.*,
+           sum(g.weight) FILTER (WHERE g.is_share)
+               OVER (PARTITION BY g.order_id ORDER BY g.position) AS upto,
+           sum(g.weight) FILTER (WHERE g.is_share) OVER (PARTITION BY g.order_id) AS whole
+      FROM weighed g
+), shared AS (
+    SELECT r.*,
+           CASE WHEN r.is_share
+                THEN round((r.subtotal - r.standing) * r.upto / r.whole, 2)
+                   - round((r.subtotal - r.standing) * (r.upto - r.weight) / r.whole, 2)
+            END AS share
+      FROM running r
+), priced AS (
+    SELECT r.order_id, r.position, r.item, r.subtotal,
+           CASE WHEN r.kept_source IS NULL THEN r.model_id ELSE r.kept_model END AS model_id,
+           CASE WHEN r.kept_source IS NULL THEN r.artist_id ELSE r.kept_artist END AS artist_id,
+           CASE WHEN r.kept_source IS NULL THEN r.model_name ELSE r.kept_name END AS model_name,
+           CASE WHEN r.kept_source IS NOT NULL THEN r.kept_unit
+                WHEN r.own IS NOT NULL THEN r.own
+                WHEN r.is_share THEN round(r.share / r.quantity, 2)
+                ELSE r.catalogue END AS unit_price,
+           CASE WHEN r.kept_source IS NOT NULL THEN r.kept_total
+                WHEN r.own IS NOT NULL THEN r.own * r.quantity
+                WHEN r.is_share THEN r.share
+                ELSE r.catalogue * r.quantity END AS total_price,
+           CASE WHEN r.kept_source IS NOT NULL THEN r.kept_source
+                WHEN r.own IS NOT NULL THEN 'own'
+                WHEN r.is_share THEN 'apportioned'
+                WHEN r.catalogue IS NOT NULL THEN 'catalogue'
+                ELSE 'unknown' END AS price_source
+      FROM shared r
+)
+
+-- name: price_flag
+-- Whether the lines of an order add up to what it says they cost.
+(SELECT CASE WHEN {subtotal} IS NULL THEN 'subtotal_missing'
+             WHEN coalesce(sum(i.total_price), 0) <> {subtotal} THEN 'prices_disagree' END
+   FROM public.order_items i WHERE i.order_id = l.id)

@@ -1,0 +1,25 @@
+from django.db import migrations
+
+from terrain.legacy.operations import StandAside
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [("legacy", "0001_initial")]
+
+    # The new tables take the names these have now.
+    run_before = [
+        ("sessions_app", "0001_initial"),
+        ("catalogue", "0001_initial"),
+        ("orders", "0001_initial"),
+    ]
+
+    operations = [
+        StandAside("artists"),
+        StandAside("assets"),
+        StandAside("user_tables"),
+        StandAside("example_tables"),
+        StandAside("orders"),
+        StandAside("stripe_transfers"),
+    ]

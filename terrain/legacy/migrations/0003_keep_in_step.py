@@ -1,0 +1,17 @@
+from django.db import migrations
+
+from terrain.legacy.operations import KeepInStep
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [
+        ("legacy", "0002_stand_aside"),
+        ("terrain", "0001_initial"),
+        ("sessions_app", "0001_initial"),
+        ("catalogue", "0001_initial"),
+        ("orders", "0001_initial"),
+    ]
+
+    operations = [KeepInStep()]

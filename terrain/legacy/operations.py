@@ -1,0 +1,141 @@
+"""Migration operations, so that a migration file says what is done and no more.
+
+Each is a ``RunPython``: on a database without legacy tables it finds nothing to do.
+``migrate --plan`` prints what ``describe`` says.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.contrib.postgres.operations import NotInTransactionMixin
+from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import ProjectState, StateApps
+
+from terrain.legacy import catalog, copying, engine, ledger, settling
+from terrain.legacy.mapping import BY_LEGACY, LENSES
+
+
+def _say(sentence: str) -> None:
+    print(f"\n    {sentence}", end="", flush=True, file=sys.stderr)
+
+
+class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
+    """An operation with a legacy table for its argument, in transactions of its own."""
+
+    atomic = False
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+        super().__init__(self.forwards, self.backwards, atomic=False)
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        return (self.__class__.__qualname__, list(self.args), {})
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        raise NotImplementedError
+
+    def backwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        """Nothing, unless a subclass says otherwise."""
+
+
+class StandAside(LegacyOperation):
+    """Move a legacy table, whole, to the schema ``legacy``."""
+
+    def describe(self) -> str:
+        return f"Move {self.args[0]} aside, to the schema legacy"
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        (table,) = self.args
+        with ledger.recorded(f"move {table}", schema_editor.connection.alias):
+            engine.stand_aside(schema_editor.connection, table, _say)
+
+    def backwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        engine.move_back(schema_editor.connection, self.args[0], _say)
+
+
+class KeepInStep(LegacyOperation):
+    """Derive views and functions, bring back parked tables, and put the triggers on."""
+
+    def describe(self) -> str:
+        return "Keep the legacy tables and the new ones in step, by triggers on both"
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        connection = schema_editor.connection
+        engine.unpark(connection, _say)
+        if not catalog.is_moved(connection):
+            return
+        engine.derive(connection)
+        for lens in LENSES:
+            engine.keep_in_step(connection, lens, _say)
+
+    def backwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        connection = schema_editor.connection
+        if not catalog.is_moved(connection):
+            return
+        for lens in LENSES:
+            engine.let_go(connection, lens, _say)
+        engine.drop_rebuilt(connection)
+        engine.park(connection, _say)
+
+
+class Copy(LegacyOperation):
+    """Copy a legacy table's rows, in batches; can be interrupted and gone on with."""
+
+    def describe(self) -> str:
+        lens = BY_LEGACY[self.args[0]]
+        into = f"{lens.new} and {lens.part.table}" if lens.part else lens.new
+        return f"Copy {lens.legacy} into {into}, in batches"
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        copying.copy(schema_editor.connection, self.args[0], copying.reporter())
+
+
+class CopyCustomers(LegacyOperation):
+    """Make customers of the addresses of buyers and of saved tables."""
+
+    def describe(self) -> str:
+        return "Make customers of the addresses in orders and user_tables"
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        copying.copy_customers(schema_editor.connection)
+
+
+class Settle(LegacyOperation):
+    """Settle what was written while the copies ran."""
+
+    def describe(self) -> str:
+        return "Settle owner links, merges and repeated ids"
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        settling.settle(schema_editor.connection)

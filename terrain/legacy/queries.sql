@@ -1,0 +1,218 @@
+-- SQL written by hand, named; sql.py fills {names in braces}, psycopg the parameters.
+
+-- name: range
+-- The next keys after a cursor: the last of at most so many, and how many there are.
+SELECT (array_agg(k.id ORDER BY k.id DESC))[1], count(*)
+  FROM (SELECT l.id FROM {legacy} l
+         WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid)
+           AND (%(end)s::uuid IS NULL OR l.id <= %(end)s::uuid)
+         ORDER BY l.id LIMIT %(limit)s) k
+
+-- name: quantiles
+-- Keys that part a table into pieces of about the same size, from the planner's histogram.
+SELECT histogram_bounds::text::uuid[] FROM pg_stats
+ WHERE schemaname = %(schema)s AND tablename = %(table)s AND attname = 'id'
+
+-- name: account
+-- The account an address belongs to: spelled exactly so first, then the oldest.
+LEFT JOIN LATERAL (
+    SELECT u.id FROM public.users u
+     WHERE {normal_user} = {normal} AND {is_address}
+     ORDER BY u.email = {address} DESC, btrim(u.email) = btrim({address}) DESC,
+              u.created_at, u.id
+     LIMIT 1) a ON true
+
+-- name: customers
+-- Accounts for addresses that have none.  The same rows in any order give the same
+-- accounts: ids are made from the address, the earliest row counts.
+INSERT INTO public.users AS u
+       (id, email, password_hash, display_name, role, status, created_at, updated_at)
+SELECT CASE WHEN EXISTS (SELECT FROM public.users x
+                          WHERE x.id = md5('customer:' || c.address)::uuid AND x.email <> c.address)
+            THEN gen_random_uuid() ELSE md5('customer:' || c.address)::uuid END,
+       c.address, '!', coalesce(c.name, ''), 'customer', 'active',
+       coalesce(c.since, now()), coalesce(c.since, now())
+  FROM (SELECT s.address,
+               (array_agg(s.name ORDER BY s.at, s.name) FILTER (WHERE s.name <> ''))[1] AS name,
+               min(s.at) AS since
+          FROM (SELECT {normal} AS address, {name} AS name,
+                       CASE WHEN {created_at} BETWEEN '0001-01-01 00:00+00' AND now()
+                            THEN {created_at} END AS at
+                  FROM (SELECT l.* FROM {source}) l
+                 WHERE {is_address}) s
+         GROUP BY s.address) c
+ WHERE NOT EXISTS (SELECT FROM public.users x
+                    WHERE {normal_x} = c.address AND x.role <> 'customer')
+   -- Most are there already; asking is cheaper than a conflict.
+   AND NOT EXISTS (SELECT FROM public.users x
+                    WHERE x.email = c.address AND x.role = 'customer'
+                      AND x.created_at <= c.since AND (x.display_name <> '' OR c.name IS NULL))
+ON CONFLICT (email) WHERE role = 'customer' DO UPDATE
+   SET created_at = least(u.created_at, excluded.created_at),
+       display_name = CASE WHEN u.display_name = '' THEN excluded.display_name
+                           WHEN excluded.created_at < u.created_at AND excluded.display_name <> ''
+                           THEN excluded.display_name ELSE u.display_name END
+ WHERE u.last_login IS NULL
+   AND (u.display_name = '' AND excluded.display_name <> '' OR excluded.created_at < u.created_at)
+
+-- name: copy
+-- One batch: the legacy rows of a range of keys that have no new row yet.
+--
+-- A row changed meanwhile is no matter: whoever inserts first wins, and the trigger, if it
+-- comes second, waits and then updates.  A row deleted meanwhile would come back to life:
+-- so the batch holds the advisory lock copy_lock, which every deletion shares.  Where an
+-- open transaction that deletes something has it, {row_lock} locks the rows one by one
+-- instead; not otherwise, because that rewrites every page of the legacy table.
+WITH judged AS MATERIALIZED (
+    SELECT l.*, {held} AS why FROM legacy.{legacy} l
+     WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid) AND l.id <= %(upto)s::uuid
+       AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = l.id AND {own})
+     ORDER BY l.id {row_lock}
+), put AS (
+    INSERT INTO public.{new} ({columns}{owner_columns})
+    SELECT {values}{owner_values} FROM judged l {account}
+     WHERE {fit}
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+), kept AS (
+    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    SELECT '{legacy}', l.id, 'held', l.why, {held_detail}, to_jsonb(l) - 'why'
+      FROM judged l WHERE l.why IS NOT NULL
+    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+    RETURNING 1
+), marked AS (
+    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    SELECT '{legacy}', l.id, 'flagged', f.reason, f.detail, to_jsonb(l) - 'why'
+      FROM judged l CROSS JOIN LATERAL (VALUES {flag_rows}) AS f (reason, detail)
+     WHERE f.reason IS NOT NULL AND {fit}
+    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+    RETURNING 1
+){more}
+SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(*) FROM kept)
+
+-- name: copy_sessions
+-- A table saved without an address gets a session of its own.
+, sessions AS (
+    INSERT INTO public.anonymous_sessions (id, session_token, table_limit, created_at, last_seen)
+    SELECT md5('session:' || l.id)::uuid,
+           replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''),
+           {table_limit}, s.at, s.at
+      FROM judged l
+     CROSS JOIN LATERAL (SELECT CASE WHEN l.created_at BETWEEN '0001-01-01' AND now() AT TIME ZONE 'UTC'
+                                     THEN l.created_at AT TIME ZONE 'UTC' ELSE now() END AS at) s
+     WHERE {fit} AND {is_address} IS NOT TRUE
+    ON CONFLICT (id) DO NOTHING
+    RETURNING 1
+)
+
+-- name: copy_lines
+-- The elements of the array, for the orders this batch has put there.  The planner takes a
+-- CTE for a handful of rows and would join two of them row by row; an IN that it cannot
+-- turn into a join becomes a hash table.
+, line AS (
+    SELECT l.id AS order_id, e.position, e.item, {subtotal} AS subtotal,
+           NULL::text AS kept_source, NULL::numeric AS kept_unit, NULL::numeric AS kept_total,
+           NULL::uuid AS kept_model, NULL::uuid AS kept_artist, NULL::text AS kept_name
+      FROM judged l
+     CROSS JOIN LATERAL jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)
+     WHERE l.why IS NULL AND coalesce(l.id IN (SELECT p.id FROM put p), false)
+), {pricing}, lines AS (
+    INSERT INTO public.{part} (id, {parent}, position, {line_columns})
+    SELECT md5(e.order_id || ':' || e.position)::uuid, e.order_id, e.position, {line_values}
+      FROM priced e
+    RETURNING 1
+), disagree AS (
+    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    SELECT '{legacy}', l.id, 'flagged', f.reason, {price_detail}, to_jsonb(l) - 'why'
+      FROM judged l
+     CROSS JOIN LATERAL (SELECT CASE
+                WHEN {subtotal} IS NULL THEN 'subtotal_missing'
+                WHEN l.items = '[]' AND {subtotal} <> 0
+                  OR coalesce(l.id IN (SELECT w.order_id FROM priced w
+                                        GROUP BY w.order_id, w.subtotal
+                                       HAVING coalesce(sum(w.total_price), 0) <> w.subtotal), false)
+                THEN 'prices_disagree' END AS reason) f
+     WHERE l.why IS NULL AND f.reason IS NOT NULL
+       AND coalesce(l.id IN (SELECT p.id FROM put p), false)
+    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+    RETURNING 1
+)
+
+-- name: stale
+-- New rows of a range whose legacy row is no longer there: deleted while nobody watched.
+SELECT n.id FROM public.{new} n
+ WHERE {own} AND NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = n.id)
+
+-- name: differing
+-- Keys of a range whose rows say different things on the two sides.
+SELECT l.id FROM legacy.{legacy} l JOIN rebuilt.{legacy} r ON r.id = l.id
+ WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid) AND l.id <= %(upto)s::uuid
+   AND ROW({legacy_columns})::text IS DISTINCT FROM ROW({rebuilt_columns})::text
+
+-- name: link
+-- Give rows that wait for it the account behind their address.
+UPDATE public.{new} n SET {column} = a.id{no_session}
+  FROM (SELECT w.id AS row_id, a.id FROM public.{new} w {account}
+         WHERE w.id = ANY (%(keys)s::uuid[]) AND w.{column} IS NULL AND {own}) a
+ WHERE n.id = a.row_id AND a.id IS NOT NULL
+
+-- name: link_sessions
+-- … or, without an address, a session of their own.
+WITH alone AS (
+    SELECT n.id, n.created_at FROM public.{new} n
+     WHERE n.id = ANY (%(keys)s::uuid[]) AND n.{column} IS NULL AND n.{session} IS NULL
+       AND {own} AND {is_address} IS NOT TRUE
+), made AS (
+    INSERT INTO public.anonymous_sessions (id, session_token, table_limit, created_at, last_seen)
+    SELECT md5('session:' || a.id)::uuid,
+           replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''),
+           {table_limit}, s.at, s.at
+      FROM alone a
+     CROSS JOIN LATERAL (SELECT CASE WHEN a.created_at BETWEEN '0001-01-01 00:00+00' AND now()
+                                     THEN a.created_at ELSE now() END AS at) s
+    ON CONFLICT (id) DO NOTHING
+)
+UPDATE public.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a WHERE n.id = a.id
+
+-- name: take_queue
+DELETE FROM rebuilt.queue q
+ WHERE q.id IN (SELECT w.id FROM rebuilt.queue w ORDER BY w.id LIMIT %(limit)s
+                   FOR UPDATE SKIP LOCKED)
+RETURNING q.legacy_table, q.key
+
+-- name: merges
+-- Customers whose address an artist has taken: (customer, artist).
+SELECT c.id, (SELECT t.id FROM public.users t
+               WHERE {normal_t} = c.email AND t.role <> 'customer'
+               ORDER BY t.created_at, t.id LIMIT 1)
+  FROM public.users c
+ WHERE c.role = 'customer'
+   AND EXISTS (SELECT FROM public.users t WHERE {normal_t} = c.email AND t.role <> 'customer')
+   AND (%(keys)s::uuid[] IS NULL
+        OR c.email IN (SELECT {normal_k} FROM public.users k WHERE k.id = ANY (%(keys)s::uuid[])))
+
+-- name: repeats
+-- Rows that share a value no two should have.
+SELECT l.id FROM {legacy} l
+ WHERE {value} IN (SELECT {value} FROM {legacy} l WHERE {value} IS NOT NULL
+                    GROUP BY 1 HAVING count(*) > 1)
+
+-- name: mark_repeats
+-- Make the quarantine's entries for one kind of repeat exactly those.
+WITH now AS (
+    SELECT l.id, to_jsonb(l) AS "row", {detail} AS detail FROM {legacy} l
+     WHERE {value} IN (SELECT {value} FROM {legacy} l WHERE {value} IS NOT NULL
+                        GROUP BY 1 HAVING count(*) > 1)
+), gone AS (
+    DELETE FROM public.legacy_quarantine q
+     WHERE q.legacy_table = %(table)s AND q.kind = 'flagged' AND q.reason = %(reason)s
+       AND NOT EXISTS (SELECT FROM now WHERE now.id = q.legacy_id)
+    RETURNING q.*
+), kept AS (
+    INSERT INTO public.legacy_released
+           (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
+    SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
+)
+INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+SELECT %(table)s, now.id, 'flagged', %(reason)s, now.detail, now."row" FROM now
+ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING

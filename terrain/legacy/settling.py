@@ -1,0 +1,163 @@
+"""What is left for after the commit: accounts, owner links, merges, second looks.
+
+The triggers on the old application's tables never wait for another of its clients, so
+whatever could (an address is unique, an account may be locked) they put into a queue.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from sessions_app.models import DEFAULT_TABLE_LIMIT
+from terrain.legacy import catalog, copying, sql
+from terrain.legacy.catalog import LEGACY
+from terrain.legacy.mapping import BY_LEGACY, LENSES
+from terrain.legacy.models import Quarantine
+
+#: Queue entries settled in one transaction.
+TAKEN_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What one call has done, in rows."""
+
+    customers: int = 0
+    linked: int = 0
+    sessions: int = 0
+    merged: int = 0
+    released: int = 0
+
+    def __add__(self, other: Settled) -> Settled:
+        return Settled(
+            *(
+                getattr(self, name) + getattr(other, name)
+                for name in self.__dataclass_fields__
+            )
+        )
+
+    @property
+    def nothing(self) -> bool:
+        return self == Settled()
+
+
+def settle(connection: BaseDatabaseWrapper) -> Settled:
+    """Do all that waits: the queue, then the quarantine, then what several rows share."""
+    if not is_possible(connection):
+        return Settled()
+    total = settle_queue(connection)
+    total += Settled(merged=merge_customers(connection, None))
+    total += Settled(released=retry_held(connection))
+    mark_repeats(connection)
+    return total
+
+
+def is_possible(connection: BaseDatabaseWrapper) -> bool:
+    """Whether both sides are there: between migration and cleanup."""
+    return catalog.is_moved(connection) and catalog.table_exists(
+        connection, "rebuilt", "queue"
+    )
+
+
+def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
+    """Empty the queue, a transaction for every few hundred entries."""
+    total = Settled()
+    while True:
+        with transaction.atomic(using=connection.alias):
+            taken = catalog.rows(
+                connection, sql.query("take_queue"), {"limit": TAKEN_AT_ONCE}
+            )
+            if not taken:
+                return total
+            keys: Mapping[str, list[uuid.UUID]] = defaultdict(list)
+            for table, key in taken:
+                keys[table].append(key)
+            _turn_limits_off(connection)
+            for table, some in keys.items():
+                total += _settle_rows(connection, table, some)
+
+
+def _turn_limits_off(connection: BaseDatabaseWrapper) -> None:
+    """Limits are for people, not for what was there before them."""
+    catalog.value(connection, "SELECT set_config('terrain.sync', 'on', true)")
+
+
+def _settle_rows(
+    connection: BaseDatabaseWrapper, table: str, keys: list[uuid.UUID]
+) -> Settled:
+    lens = BY_LEGACY[table]
+    if lens.new == "users":
+        return Settled(merged=merge_customers(connection, keys))
+    if lens.owner is None:
+        return Settled()
+    source = (
+        f"public.{lens.new} l WHERE l.id = ANY (%(keys)s::uuid[]) AND l.{lens.owner.column} IS NULL"
+        f" AND {lens.own.replace('n.', 'l.')}"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql.customers(lens, source, new_side=True), {"keys": keys})
+        customers = cursor.rowcount
+        cursor.execute(sql.link(lens), {"keys": keys})
+        linked = cursor.rowcount
+        sessions = 0
+        if lens.owner.or_session is not None:
+            cursor.execute(sql.link_sessions(lens, DEFAULT_TABLE_LIMIT), {"keys": keys})
+            sessions = cursor.rowcount
+    return Settled(customers=customers, linked=linked, sessions=sessions)
+
+
+def merge_customers(
+    connection: BaseDatabaseWrapper, keys: list[uuid.UUID] | None
+) -> int:
+    """Merge customers into the artists who have their address; ``keys`` None means all."""
+    merged = 0
+    for customer, artist in catalog.rows(connection, sql.merges(), {"keys": keys}):
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute("SELECT rebuilt.repoint_user(%s, %s)", [customer, artist])
+            cursor.execute("DELETE FROM public.users WHERE id = %s", [customer])
+            merged += cursor.rowcount
+    return merged
+
+
+def retry_held(
+    connection: BaseDatabaseWrapper, entries: list[tuple[str, uuid.UUID]] | None = None
+) -> int:
+    """Look again at rows in quarantine; returns how many entries have gone.
+
+    ``entries`` are (legacy table, id); None means every row there is.
+    """
+    if entries is None:
+        entries = list(
+            Quarantine.objects.using(connection.alias)
+            .filter(legacy_table__in=BY_LEGACY)
+            .values_list("legacy_table", "legacy_id")
+            .distinct()
+        )
+    before = Quarantine.objects.using(connection.alias).count()
+    by_table: Mapping[str, list[uuid.UUID]] = defaultdict(list)
+    for table, key in entries:
+        by_table[table].append(key)
+    for table, keys in by_table.items():
+        for start in range(0, len(keys), copying.CHUNK):
+            with transaction.atomic(using=connection.alias):
+                copying.carry_over(
+                    connection, BY_LEGACY[table], keys[start : start + copying.CHUNK]
+                )
+    return before - Quarantine.objects.using(connection.alias).count()
+
+
+def mark_repeats(connection: BaseDatabaseWrapper) -> None:
+    """Flag rows that share what no two should have, and unflag those that no longer do."""
+    for lens in LENSES:
+        for number, repeat in enumerate(lens.repeats):
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    sql.mark_repeats(lens, sql.ident(LEGACY, lens.legacy), number),
+                    {"table": lens.legacy, "reason": repeat.code},
+                )

@@ -1,0 +1,232 @@
+"""Migration operations for tables that are in use while they change.
+
+Django's own ``AddIndex`` and ``AddConstraint`` block every writer while PostgreSQL looks
+at each row.  These build beside the traffic, and can be run again after having been
+killed at any point: what is already there, complete, is left alone; what is there but
+half-made is made anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.postgres.operations import NotInTransactionMixin
+from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import ProjectState
+
+from terrain import locks
+from terrain.constraints import ForeignKeyConstraint
+
+
+def _table(model: type[models.Model]) -> str:
+    return f"public.{model._meta.db_table}"
+
+
+def _one(schema_editor: BaseDatabaseSchemaEditor, query: str, params: list[Any]) -> Any:
+    """The first column of the first row, or None."""
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute(query, params)
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _index_is_valid(schema_editor: BaseDatabaseSchemaEditor, name: str) -> bool | None:
+    """None when there is no such index."""
+    found: bool | None = _one(
+        schema_editor,
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)",
+        [f"public.{schema_editor.quote_name(name)}"],
+    )
+    return found
+
+
+def _drop_invalid_index(schema_editor: BaseDatabaseSchemaEditor, name: str) -> None:
+    """A concurrent build that was killed leaves an index nobody uses and all maintain."""
+    if _index_is_valid(schema_editor, name) is False:
+        schema_editor.execute(
+            f"DROP INDEX CONCURRENTLY public.{schema_editor.quote_name(name)}"
+        )
+
+
+class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
+    """CREATE INDEX CONCURRENTLY, unless a valid one is there."""
+
+    atomic = False
+
+    def describe(self) -> str:
+        return f"Index {self.index.name} on {self.model_name}, built beside the traffic"
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        _drop_invalid_index(schema_editor, self.index.name)
+        if _index_is_valid(schema_editor, self.index.name) is None:
+            schema_editor.add_index(model, self.index, concurrently=True)  # type: ignore[call-arg]
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        schema_editor.execute(
+            f"DROP INDEX CONCURRENTLY IF EXISTS public.{schema_editor.quote_name(self.index.name)}"
+        )
+
+
+class AddConstraintOnline(NotInTransactionMixin, migrations.AddConstraint):
+    """A unique or foreign key constraint, added without looking at rows under a lock.
+
+    A unique one is first an index built concurrently.  A foreign key is added NOT VALID,
+    so that it holds for what is written from now on, and then validated; where it says
+    SET NULL, references whose target went away earlier are cleared in between.
+    """
+
+    atomic = False
+
+    def describe(self) -> str:
+        return f"Constraint {self.constraint.name} on {self.model_name}, without blocking it"
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if isinstance(self.constraint, ForeignKeyConstraint):
+            _add_foreign_key(schema_editor, model, self.constraint)
+        elif isinstance(self.constraint, models.UniqueConstraint):
+            _add_unique(schema_editor, model, self.constraint)
+        else:
+            raise TypeError(f"{type(self.constraint).__name__} cannot be added online.")
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        model = from_state.apps.get_model(app_label, self.model_name)
+        quote = schema_editor.quote_name
+        locks.run_briefly(
+            schema_editor.connection,
+            lambda: schema_editor.execute(
+                f"ALTER TABLE {_table(model)} DROP CONSTRAINT IF EXISTS"
+                f" {quote(self.constraint.name)}"
+            ),
+            what=f"Dropping constraint {self.constraint.name}",
+            tables=(_table(model),),
+        )
+
+
+def _is_validated(
+    schema_editor: BaseDatabaseSchemaEditor, model: type[models.Model], name: str
+) -> bool | None:
+    """None when the table has no such constraint."""
+    found: bool | None = _one(
+        schema_editor,
+        "SELECT convalidated FROM pg_constraint"
+        " WHERE conrelid = to_regclass(%s) AND conname = %s",
+        [_table(model), name],
+    )
+    return found
+
+
+def _add_foreign_key(
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[models.Model],
+    constraint: ForeignKeyConstraint,
+) -> None:
+    quote = schema_editor.quote_name
+    validated = _is_validated(schema_editor, model, constraint.name)
+    if validated is None:
+        field: Any = model._meta.get_field(constraint.field)
+        create = f"{constraint.create_sql(model, schema_editor)} NOT VALID"
+        locks.run_briefly(
+            schema_editor.connection,
+            lambda: schema_editor.execute(create),
+            what=f"Adding foreign key {constraint.name}",
+            tables=(_table(model), _table(field.target_field.model)),
+        )
+    if not validated:
+        if constraint.on_delete == "SET NULL":
+            _clear_dangling(schema_editor, model, constraint)
+        schema_editor.execute(
+            f"ALTER TABLE {_table(model)} VALIDATE CONSTRAINT {quote(constraint.name)}"
+        )
+
+
+def _clear_dangling(
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[models.Model],
+    constraint: ForeignKeyConstraint,
+) -> None:
+    """Do what ON DELETE SET NULL would have done, had it been there in time."""
+    quote = schema_editor.quote_name
+    field: Any = model._meta.get_field(constraint.field)
+    target = field.target_field
+    column = quote(field.column)
+    schema_editor.execute(
+        f"UPDATE {_table(model)} c SET {column} = NULL WHERE c.{column} IS NOT NULL"
+        f" AND NOT EXISTS (SELECT FROM {_table(target.model)} p"
+        f" WHERE p.{quote(target.column)} = c.{column})"
+    )
+
+
+def _add_unique(
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[models.Model],
+    constraint: models.UniqueConstraint,
+) -> None:
+    quote = schema_editor.quote_name
+    if _is_validated(schema_editor, model, constraint.name) is not None:
+        return
+    columns = ", ".join(
+        quote(model._meta.get_field(name).column) for name in constraint.fields
+    )
+    _drop_invalid_index(schema_editor, constraint.name)
+    if _index_is_valid(schema_editor, constraint.name) is None:
+        schema_editor.execute(
+            f"CREATE UNIQUE INDEX CONCURRENTLY {quote(constraint.name)}"
+            f" ON {_table(model)} ({columns})"
+        )
+    locks.run_briefly(
+        schema_editor.connection,
+        lambda: schema_editor.execute(
+            f"ALTER TABLE {_table(model)} ADD CONSTRAINT {quote(constraint.name)}"
+            f" UNIQUE USING INDEX {quote(constraint.name)}"
+        ),
+        what=f"Adding unique constraint {constraint.name}",
+        tables=(_table(model),),
+    )
+
+
+class InstallSQL(migrations.RunSQL):
+    """Functions and triggers from a file; ``name`` says what they are for."""
+
+    def __init__(self, name: str, sql: str, reverse_sql: str) -> None:
+        super().__init__(sql, reverse_sql)
+        self.name = name
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        return (
+            self.__class__.__qualname__,
+            [],
+            {"name": self.name, "sql": self.sql, "reverse_sql": self.reverse_sql},
+        )
+
+    def describe(self) -> str:
+        return f"Install {self.name}"

@@ -1,0 +1,263 @@
+"""What the tests stand on: a real server, and databases cloned from templates.
+
+``shop`` is a legacy database as it is found, ``migrated`` one after ``migrate``.  Both are
+filled with the sample at scale 0.001 and belong to the test alone; Django's connection
+points at it meanwhile.  ``db`` (of pytest-django) is an empty database with the new schema.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from terrain import cli
+from terrain.embedded import Cluster
+
+SCALE = 0.001
+#: A role with every right on the tables, and none of them its own.
+OLD_ROLE = "shop_app"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The server of this run, started for whoever needs it first."""
+    server: Cluster = settings.CLUSTER
+    server.lease()
+    yield server
+
+
+@dataclass
+class Database:
+    """A database of the test's own; ``old`` speaks as the old application does."""
+
+    cluster: Cluster
+    name: str
+    opened: list[psycopg.Connection[Any]] = field(default_factory=list)
+
+    def connect(
+        self, user: str = "terrain", path: str | None = None, **options: Any
+    ) -> psycopg.Connection[Any]:
+        """A connection in autocommit mode, closed when the test ends."""
+        setting = {"options": f"-c search_path={path}"} if path else {}
+        connection = psycopg.connect(
+            self.cluster.dsn(self.name, user), autocommit=True, **setting, **options
+        )
+        self.opened.append(connection)
+        return connection
+
+    @property
+    def superuser(self) -> psycopg.Connection[Any]:
+        return self.connect("postgres", "public")
+
+    def old(self, **options: Any) -> psycopg.Connection[Any]:
+        """The old application, through a role that owns nothing."""
+        return self.connect(OLD_ROLE, "legacy,public", **options)
+
+    def close(self) -> None:
+        for connection in self.opened:
+            connection.close()
+        self.opened.clear()
+
+    def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Ask as the owner, with both schemas in sight (legacy names first)."""
+        with psycopg.connect(
+            self.cluster.dsn(self.name, "terrain"), autocommit=True
+        ) as asked:
+            asked.execute("SET search_path = legacy, public")
+            return asked.execute(query, params or None).fetchall()  # type: ignore[arg-type]
+
+    def dicts(self, query: str, *params: Any) -> list[dict[str, Any]]:
+        with psycopg.connect(
+            self.cluster.dsn(self.name, "terrain"),
+            autocommit=True,
+            row_factory=dict_row,
+        ) as asked:
+            asked.execute("SET search_path = legacy, public")
+            return asked.execute(query, params or None).fetchall()  # type: ignore[arg-type]
+
+    def value(self, query: str, *params: Any) -> Any:
+        return self.rows(query, *params)[0][0]
+
+    def execute(self, query: str, *params: Any) -> None:
+        """Do something as the owner, with both schemas in sight (legacy names first)."""
+        with psycopg.connect(
+            self.cluster.dsn(self.name, "terrain"), autocommit=True
+        ) as asked:
+            asked.execute("SET search_path = legacy, public")
+            asked.execute(query, params or None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def administrator(cluster: Cluster) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser, for making roles and databases."""
+    with psycopg.connect(
+        cluster.dsn("postgres", "postgres"), autocommit=True
+    ) as connection:
+        connection.execute(
+            "DO $$ BEGIN CREATE ROLE shop_app LOGIN;"
+            " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+        yield connection
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def create_database(
+    administrator: psycopg.Connection[Any],
+) -> Callable[..., str]:
+    """Make a database, empty or a clone, and return its name."""
+
+    def create(template: str = "template0", owner: str = "terrain") -> str:
+        name = f"t{os.getpid()}_{next(_numbers)}"
+        administrator.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
+                sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
+            )
+        )
+        return name
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def drop_database(administrator: psycopg.Connection[Any]) -> Callable[[str], None]:
+    def drop(name: str) -> None:
+        administrator.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
+                sql.Identifier(name)
+            )
+        )
+
+    return drop
+
+
+@contextlib.contextmanager
+def pointed_at(name: str) -> Iterator[None]:
+    """Django's default connection, in every thread, is to this database."""
+    parameters = connections.databases["default"]
+    before = parameters["NAME"]
+    connections.close_all()
+    parameters["NAME"] = name
+    try:
+        yield
+    finally:
+        connections.close_all()
+        parameters["NAME"] = before
+
+
+@pytest.fixture(scope="session")
+def legacy_template(
+    cluster: Cluster,
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    django_db_blocker: Any,
+) -> Iterator[str]:
+    """A legacy shop as it is found, its tables open to the role of the old application."""
+    name = create_database()
+    with django_db_blocker.unblock(), pointed_at(name):
+        call_command("load_sample", scale=SCALE, verbosity=0)
+    with psycopg.connect(cluster.dsn(name, "terrain"), autocommit=True) as connection:
+        connection.execute(
+            "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public"
+            f" TO {OLD_ROLE}"
+        )
+    yield name
+    drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    legacy_template: str,
+    django_db_blocker: Any,
+) -> Iterator[str]:
+    """The same shop after ``migrate``."""
+    name = create_database(legacy_template)
+    with django_db_blocker.unblock(), pointed_at(name):
+        call_command("migrate", verbosity=0)
+    yield name
+    drop_database(name)
+
+
+@pytest.fixture
+def clone(
+    cluster: Cluster,
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    django_db_blocker: Any,
+) -> Iterator[Callable[[str], Database]]:
+    """Make a database from a template and point Django at it until the test ends."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(django_db_blocker.unblock())
+
+        def make(template: str) -> Database:
+            database = Database(cluster, create_database(template))
+            stack.callback(drop_database, database.name)
+            stack.callback(database.close)
+            stack.enter_context(pointed_at(database.name))
+            return database
+
+        yield make
+
+
+@pytest.fixture
+def shop(clone: Callable[[str], Database], legacy_template: str) -> Database:
+    """A legacy database, before anything was done to it."""
+    return clone(legacy_template)
+
+
+@pytest.fixture
+def migrated(clone: Callable[[str], Database], migrated_template: str) -> Database:
+    """A legacy database after ``migrate``."""
+    return clone(migrated_template)
+
+
+@pytest.fixture
+def empty(clone: Callable[[str], Database]) -> Database:
+    """A database with nothing in it."""
+    return clone("template0")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def manage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command line as manage.py does, in this process."""
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        argv = ["manage.py", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = cli.run(argv)
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 1
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return run
