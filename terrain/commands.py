@@ -58,17 +58,22 @@ class Command(BaseCommand):
 
     @property
     def console(self) -> Console:
-        """Where people read: as wide as the terminal, plain text in a pipe."""
-        return Console(
-            file=self.stdout._out if hasattr(self.stdout, "_out") else sys.stdout,
-            highlight=False,
-            soft_wrap=True,
-        )
+        """Where people read: as wide as the terminal, wide enough in a pipe."""
+        out = getattr(self.stdout, "_out", sys.stdout)
+        width = None if out.isatty() else 160
+        return Console(file=out, highlight=False, width=width)
 
     def say(self, text: str = "") -> None:
         """A line for people; silent with ``-v 0``."""
         if self.verbosity > 0:
             self.stdout.write(text)
+
+    def confirm(self, warning: str, word: str = "yes") -> None:
+        """Have the user type a word.  Raises :class:`CannotRun` if nobody can be asked."""
+        if not sys.stdin.isatty():
+            raise CannotRun(f"{warning} Nobody is there to be asked; add --yes if that is meant.")
+        if input(f"{warning} Type {word} to go on: ").strip() != word:
+            raise Refusal("Nothing was changed.")
 
     def print_json(self, document: Any) -> None:
         """The one document of ``--json``."""

@@ -67,6 +67,9 @@ SECRET_KEY = env.str("SECRET_KEY", default="") or get_random_secret_key()
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 BACKUP_DIR = Path(env.str("BACKUP_DIR", default="") or BASE_DIR / "backups")
 
+# Names of preflight's findings that block and are accepted all the same.
+PREFLIGHT_ACCEPT = env.list("PREFLIGHT_ACCEPT", default=[])
+
 INSTALLED_APPS = [
     "terrain",
     "sessions_app",

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class LegacyConfig(AppConfig):
@@ -7,3 +8,11 @@ class LegacyConfig(AppConfig):
     name = "terrain.legacy"
     label = "legacy"
     verbose_name = "The move"
+
+    def ready(self) -> None:
+        from terrain.exceptions import Refused, register_sqlstate
+        from terrain.legacy import guard
+
+        pre_migrate.connect(guard.before_migrate, sender=self)
+        post_migrate.connect(guard.after_migrate, sender=self)
+        register_sqlstate("TB002", Refused)

@@ -147,6 +147,9 @@ NEW_TABLES = (
 )
 
 
+LEDGER_TABLES = ("legacy_run", "legacy_batch", "legacy_quarantine", "legacy_released")
+
+
 def types(connection: BaseDatabaseWrapper) -> Types:
     """New table -> column -> type, by the Django models."""
     return {

@@ -384,6 +384,22 @@ def reconcile(connection: BaseDatabaseWrapper, lens: Lens) -> int:
     return changed
 
 
+def carry_over_missing(connection: BaseDatabaseWrapper, lens: Lens) -> int:
+    """Carry over legacy rows that have no new row and are not held; returns how many."""
+    missing = catalog.rows(
+        connection,
+        f"SELECT l.id FROM legacy.{lens.legacy} l"
+        f" WHERE NOT EXISTS (SELECT FROM public.{lens.new} n WHERE n.id = l.id AND {lens.own})"
+        "   AND NOT EXISTS (SELECT FROM public.legacy_quarantine q WHERE q.kind = 'held'"
+        "                    AND q.legacy_table = %s AND q.legacy_id = l.id)",
+        [lens.legacy],
+    )
+    for keys in _chunks([key for (key,) in missing]):
+        with transaction.atomic(using=connection.alias):
+            carry_over(connection, lens, keys)
+    return len(missing)
+
+
 def _chunks(keys: list[uuid.UUID]) -> Iterator[list[uuid.UUID]]:
     for start in range(0, len(keys), CHUNK):
         yield keys[start : start + CHUNK]

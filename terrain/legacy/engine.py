@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
 from terrain.legacy import catalog, sql
-from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
+from terrain.legacy.catalog import LEGACY, PARKED
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.schema import Lens
 
@@ -35,7 +35,7 @@ def _ensure_schema(connection: BaseDatabaseWrapper, schema: str) -> None:
         _execute(connection, [f"CREATE SCHEMA {sql.ident(schema)}"])
 
 
-def _drop_schema_if_empty(connection: BaseDatabaseWrapper, schema: str) -> None:
+def drop_schema_if_empty(connection: BaseDatabaseWrapper, schema: str) -> None:
     """What others have put there stays, and so does the schema."""
     if catalog.schema_exists(connection, schema) and not catalog.value(
         connection,
@@ -126,7 +126,7 @@ def move_back(
         tables=(f"legacy.{table}",),
         say=say,
     )
-    _drop_schema_if_empty(connection, LEGACY)
+    drop_schema_if_empty(connection, LEGACY)
     return True
 
 
@@ -167,11 +167,7 @@ def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
     if owner == catalog.value(connection, "SELECT current_user"):
         return
     role = sql.ident(owner)
-    tables = sql.joined(
-        sql.ident("public", table)
-        for table in (*catalog.NEW_TABLES, "legacy_quarantine", "legacy_released")
-        if catalog.table_exists(connection, "public", table)
-    )
+    tables = sql.joined(sql.ident("public", table) for table in _granted(connection))
     _execute(
         connection,
         [
@@ -183,6 +179,33 @@ def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
             *(f"ALTER FUNCTION {name} OWNER TO {role}" for name in functions),
         ],
     )
+
+
+def take_back_grants(connection: BaseDatabaseWrapper) -> None:
+    """Undo the grants of :func:`derive`, where the legacy tables had another owner."""
+    if not catalog.table_exists(connection, LEGACY, LENSES[0].legacy):
+        return
+    owner = catalog.owner(connection, LEGACY, LENSES[0].legacy)
+    if owner == catalog.value(connection, "SELECT current_user"):
+        return
+    role = sql.ident(owner)
+    tables = sql.joined(sql.ident("public", table) for table in _granted(connection))
+    _execute(
+        connection,
+        [
+            f"REVOKE SELECT, INSERT, UPDATE, DELETE ON {tables} FROM {role}",
+            f"REVOKE USAGE ON ALL SEQUENCES IN SCHEMA public FROM {role}",
+        ],
+    )
+
+
+def _granted(connection: BaseDatabaseWrapper) -> list[str]:
+    """The tables of ours that the triggers' functions write to."""
+    return [
+        table
+        for table in (*catalog.NEW_TABLES, "legacy_quarantine", "legacy_released")
+        if catalog.table_exists(connection, "public", table)
+    ]
 
 
 def keep_in_step(
@@ -230,11 +253,6 @@ def let_go(connection: BaseDatabaseWrapper, lens: Lens, say: Say | None = None) 
         tables=tuple(f"{schema}.{table}" for schema, table in tables),
         say=say,
     )
-
-
-def drop_rebuilt(connection: BaseDatabaseWrapper) -> None:
-    """Take away all that was derived."""
-    _execute(connection, [f"DROP SCHEMA IF EXISTS {sql.ident(REBUILT)} CASCADE"])
 
 
 # --- parking -------------------------------------------------------------------------------
@@ -312,7 +330,7 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
             say=say,
         )
         returned.append(table)
-    _drop_schema_if_empty(connection, PARKED)
+    drop_schema_if_empty(connection, PARKED)
     return returned
 
 

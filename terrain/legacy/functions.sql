@@ -301,6 +301,10 @@ BEGIN
                 wrote := FOUND;
             END IF;
             {lines}
+            IF noted AND why IS NULL THEN
+                parked := rebuilt.release('{legacy}', _key);
+                {unpark}
+            END IF;
             EXIT;
         EXCEPTION
             WHEN unique_violation THEN
@@ -316,10 +320,6 @@ BEGIN
                 RETURN;
         END;
     END LOOP;
-    IF noted AND why IS NULL THEN
-        parked := rebuilt.release('{legacy}', _key);
-        {unpark}
-    END IF;
     {flags}
     {watch_triggers}
     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
@@ -531,6 +531,10 @@ BEGIN
     END IF;
     IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.{parent} <> NEW.{parent} THEN
         PERFORM rebuilt.{legacy}_to_legacy(NEW.{parent}, true);
+        -- A price that only the new schema knows may make the order one to look at.
+        PERFORM rebuilt.{legacy}_to_new(NEW.{parent});
+    ELSIF TG_OP = 'UPDATE' AND OLD.total_price IS DISTINCT FROM NEW.total_price THEN
+        PERFORM rebuilt.{legacy}_to_new(NEW.{parent});
     END IF;
     RETURN NULL;
 END $body$;

@@ -464,8 +464,9 @@ def _line_left_over() -> str:
     rest = left_over(f"({options})", PRINT_KEYS)
     return (
         f"{left_over('e.item', LINE_KEYS)}"
+        # Beside a price the unit price rides too: which of the two it was would be lost.
         f" - ARRAY[CASE WHEN (e.item -> 'unit_price')::text = trim_scale({price})::text"
-        " THEN 'unit_price' END,"
+        " AND NOT e.item ? 'price' THEN 'unit_price' END,"
         f" CASE WHEN jsonb_typeof({options}) = 'object' THEN 'printOptions' END]::text[]"
         f" || CASE WHEN jsonb_typeof({options}) = 'object' THEN"
         f" CASE WHEN {rest} <> '{{}}' OR {options} = '{{}}'"

@@ -14,7 +14,7 @@ from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState, StateApps
 
-from terrain.legacy import catalog, copying, engine, ledger, settling
+from terrain.legacy import catalog, copying, engine, ledger, prepare, settling
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 
 
@@ -53,6 +53,28 @@ class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
         """Nothing, unless a subclass says otherwise."""
+
+
+class FindTables(LegacyOperation):
+    """Set the old application's search path, unless prepare_database has."""
+
+    STEP = "set search path"
+
+    def describe(self) -> str:
+        return "Let sessions that begin from now on find the tables in legacy, then public"
+
+    def forwards(self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        connection = schema_editor.connection
+        if catalog.legacy_tables(connection) and not prepare.is_prepared(connection):
+            with ledger.recorded(self.STEP, connection.alias) as run:
+                run.detail["set_for"] = list(prepare.prepare(connection).set_for)
+
+    def backwards(self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        """What an operator has prepared stays so; what this has set goes."""
+        run = ledger.last(self.STEP, schema_editor.connection.alias)
+        if run is not None and run.detail.pop("set_for", None):
+            prepare.undo(schema_editor.connection)
+            run.save()
 
 
 class StandAside(LegacyOperation):
@@ -99,7 +121,7 @@ class KeepInStep(LegacyOperation):
             return
         for lens in LENSES:
             engine.let_go(connection, lens, _say)
-        engine.drop_rebuilt(connection)
+        prepare.drop_rebuilt(connection)
         engine.park(connection, _say)
 
 

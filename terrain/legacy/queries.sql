@@ -216,3 +216,77 @@ WITH now AS (
 INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
 SELECT %(table)s, now.id, 'flagged', %(reason)s, now.detail, now."row" FROM now
 ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+
+-- name: price_forecast
+-- Orders whose lines will not add up to what they say they cost.
+WITH fit AS MATERIALIZED (
+    SELECT l.id, l.items, {subtotal} AS subtotal FROM {orders} l WHERE NOT ({is_held})
+), line AS (
+    SELECT l.id AS order_id, e.position, e.item, l.subtotal,
+           NULL::text AS kept_source, NULL::numeric AS kept_unit, NULL::numeric AS kept_total,
+           NULL::uuid AS kept_model, NULL::uuid AS kept_artist, NULL::text AS kept_name
+      FROM fit l CROSS JOIN LATERAL jsonb_array_elements(l.items)
+                 WITH ORDINALITY AS e (item, position)
+), {pricing}
+SELECT CASE WHEN f.subtotal IS NULL THEN 'subtotal_missing' ELSE 'prices_disagree' END AS code, f.id
+  FROM fit f
+  LEFT JOIN (SELECT p.order_id, sum(p.total_price) AS total FROM priced p GROUP BY 1) t
+         ON t.order_id = f.id
+ WHERE f.subtotal IS NULL OR coalesce(t.total, 0) <> f.subtotal
+ ORDER BY 1, 2
+
+-- name: checksums
+-- Two sides of a range: how many rows, and a sum that does not depend on their order.
+SELECT b.rows, b.sum, a.rows, a.sum
+  FROM (SELECT count(*) AS rows, coalesce(sum(hashtextextended(x.row, 0)::numeric), 0) AS sum
+          FROM ({before}) x) b
+ CROSS JOIN (SELECT count(*) AS rows, coalesce(sum(hashtextextended(x.row, 0)::numeric), 0) AS sum
+          FROM ({after}) x) a
+
+-- name: differences
+SELECT coalesce(b.id, a.id) AS id, b.row AS legacy, a.row AS rebuilt
+  FROM ({before}) b FULL JOIN ({after}) a ON a.id = b.id
+ WHERE b.row IS DISTINCT FROM a.row
+ ORDER BY 1
+
+-- name: others_in_legacy
+-- Objects in the schema legacy that are neither the six tables nor part of them.
+SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+                      WHEN 'f' THEN 'foreign table' ELSE 'table' END, c.oid::regclass::text
+  FROM pg_class c
+ WHERE c.relnamespace = to_regnamespace('legacy') AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+   AND c.relname <> ALL (%(ours)s)
+UNION ALL
+SELECT 'function', p.oid::regprocedure::text FROM pg_proc p
+ WHERE p.pronamespace = to_regnamespace('legacy')
+UNION ALL
+SELECT 'type', t.oid::regtype::text FROM pg_type t
+ WHERE t.typnamespace = to_regnamespace('legacy') AND t.typtype IN ('d', 'e', 'r')
+ ORDER BY 1, 2
+
+-- name: others_on_legacy
+-- Objects elsewhere that depend on one of the six tables.
+WITH ours AS (
+    SELECT c.oid, c.oid::regclass::text AS name FROM pg_class c
+     WHERE c.relnamespace = to_regnamespace('legacy') AND c.relname = ANY (%(ours)s)
+)
+SELECT 'view', v.oid::regclass::text, o.name
+  FROM ours o
+  JOIN pg_depend d ON d.refobjid = o.oid AND d.refclassid = 'pg_class'::regclass
+                  AND d.classid = 'pg_rewrite'::regclass
+  JOIN pg_rewrite r ON r.oid = d.objid
+  JOIN pg_class v ON v.oid = r.ev_class AND v.oid <> o.oid
+UNION
+SELECT 'foreign key', k.conname || ' of ' || k.conrelid::regclass, o.name
+  FROM ours o JOIN pg_constraint k ON k.confrelid = o.oid AND k.contype = 'f'
+ WHERE k.conrelid NOT IN (SELECT oid FROM ours)
+UNION
+SELECT 'function', p.oid::regprocedure::text, o.name
+  FROM ours o
+  JOIN pg_depend d ON d.refobjid IN (o.oid, (SELECT c.reltype FROM pg_class c WHERE c.oid = o.oid))
+                  AND d.classid = 'pg_proc'::regclass
+  JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace <> to_regnamespace('rebuilt')
+UNION
+SELECT 'publication', u.pubname::text, o.name
+  FROM ours o JOIN pg_publication_rel x ON x.prrelid = o.oid JOIN pg_publication u ON u.oid = x.prpubid
+ ORDER BY 1, 2

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
-from terrain.legacy import catalog, copying, sql
+from terrain.legacy import catalog, copying, engine, sql
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Quarantine
@@ -161,3 +161,19 @@ def mark_repeats(connection: BaseDatabaseWrapper) -> None:
                     sql.mark_repeats(lens, sql.ident(LEGACY, lens.legacy), number),
                     {"table": lens.legacy, "reason": repeat.code},
                 )
+
+
+def carry_over_again(connection: BaseDatabaseWrapper) -> int:
+    """Derive functions and triggers anew, and make every new row agree with its legacy row.
+
+    For after somebody has disabled a trigger or changed a function.  Returns how many
+    rows differed.
+    """
+    engine.derive(connection)
+    for lens in LENSES:
+        engine.keep_in_step(connection, lens)
+    changed = 0
+    for lens in LENSES:
+        changed += copying.reconcile(connection, lens)
+        changed += copying.carry_over_missing(connection, lens)
+    return changed

@@ -51,6 +51,9 @@ SETTLED_BY: Mapping[str, tuple[str, ...]] = {
     "stripe_transfers": ("stripe_transfer_id",),
 }
 
+#: Where hand-written and generated statements take their ranges of keys from.
+RANGE = "(%(after)s::uuid IS NULL OR {0}.id > %(after)s::uuid) AND (%(upto)s::uuid IS NULL OR {0}.id <= %(upto)s::uuid)"
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -267,6 +270,18 @@ def _part_there_and_back(lens: Lens, types: Types) -> str:
     )
 
 
+def price_forecast(lens: Lens, tables: Mapping[str, str]) -> str:
+    """A query for orders whose lines will not add up: code and id, before anything moves."""
+    is_held = f"{held(lens, forecast=tables)} IS NOT NULL"
+    return query(
+        "price_forecast",
+        orders=tables[lens.legacy],
+        is_held=is_held,
+        subtotal=subtotal("l"),
+        pricing=pricing(tables["assets"]),
+    )
+
+
 # --- order lines ---------------------------------------------------------------------------
 
 
@@ -476,7 +491,7 @@ def _forget_owner(lens: Lens, given: str) -> str:
 
 def _hold_whole(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     children = "".join(
-        f", {literal(table)}, (SELECT jsonb_agg(to_jsonb(c)) FROM public.{table} c"
+        f", {literal(table)}, (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM public.{table} c"
         f" WHERE c.{column} = _key)"
         for table, column in CHILDREN.get(lens.new, ())
     )
@@ -518,7 +533,8 @@ def _unpark(lens: Lens, types: Types) -> str:
         target, key = other[table]
         statements.append(
             f"INSERT INTO public.{table} SELECT r.* FROM"
-            f" jsonb_populate_recordset(NULL::public.{table}, parked -> {literal(table)}) r"
+            f" jsonb_populate_recordset(NULL::public.{table},"
+            f" coalesce(parked -> {literal(table)}, '[]')) r"
             f" WHERE EXISTS (SELECT FROM public.{target} a WHERE a.id = r.{key})"
             " ON CONFLICT DO NOTHING;"
         )
@@ -686,6 +702,10 @@ def triggers_on_legacy(lens: Lens) -> list[str]:
     )
 
 
+#: Derived columns whose change is the legacy table's business, or the quarantine's.
+_PRICES = ("unit_price", "total_price", "price_source")
+
+
 def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
     """Only a change of a column that has a legacy counterpart fires them."""
     lenses = tuple(lenses)
@@ -703,7 +723,7 @@ def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
     for lens in lenses:
         part = lens.part
         if part is not None:
-            columns = [part.parent, "position", *part.up, "unit_price", "price_source"]
+            columns = [part.parent, "position", *part.up, *_PRICES]
             made += _triggers(
                 ident("public", part.table),
                 function=f"rebuilt.on_new_{part.table}",
@@ -953,3 +973,52 @@ def differing(lens: Lens) -> str:
 def next_range(table: str) -> str:
     """Parameters: after, end (uuid or NULL), limit."""
     return query("range", legacy=table)
+
+
+# --- comparing -----------------------------------------------------------------------------
+
+
+def both_sides(lens: Lens) -> tuple[str, str]:
+    """The legacy rows and the rebuilt ones, as ``id`` and ``row`` (text), held rows aside.
+
+    Of an order whose items are held, everything else is compared.  Parameters: ``after``
+    and ``upto``, uuid or NULL.
+    """
+    names = [column.name for column in lens.mapped]
+    held = (
+        "EXISTS (SELECT FROM public.legacy_quarantine q WHERE q.kind = 'held'"
+        f" AND q.legacy_table = {literal(lens.legacy)} AND q.legacy_id = l.id)"
+    )
+    before = [f"l.{ident(name)}" for name in names]
+    after = [f"l.{ident(name)}" for name in names]
+    if lens.part is not None:
+        place = names.index(lens.part.column)
+        for side in (before, after):
+            side[place] = f"CASE WHEN {held} THEN NULL ELSE {side[place]} END"
+        keep = "true"
+    else:
+        keep = f"NOT {held}"
+    within = RANGE.format("l")
+
+    def side(table: str, columns: list[str]) -> str:
+        return (
+            f"SELECT l.id, ROW({joined(columns)})::text AS row FROM {table} l"
+            f" WHERE {within} AND {keep}"
+        )
+
+    return (
+        side(ident("legacy", lens.legacy), before),
+        side(ident("rebuilt", lens.legacy), after),
+    )
+
+
+def checksums(lens: Lens) -> str:
+    """Rows and checksum of a range on both sides, in one snapshot."""
+    before, after = both_sides(lens)
+    return query("checksums", before=before, after=after)
+
+
+def differences(lens: Lens) -> str:
+    """The rows of a range that are not the same on both sides: id, before, after."""
+    before, after = both_sides(lens)
+    return query("differences", before=before, after=after)

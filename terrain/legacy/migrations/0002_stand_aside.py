@@ -1,6 +1,6 @@
 from django.db import migrations
 
-from terrain.legacy.operations import StandAside
+from terrain.legacy.operations import FindTables, StandAside
 
 
 class Migration(migrations.Migration):
@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        FindTables(),
         StandAside("artists"),
         StandAside("assets"),
         StandAside("user_tables"),

@@ -1,0 +1,264 @@
+"""Judges what is there: is everything in step, complete, conserved, in place?
+
+A check is a query that returns offending rows; none means it passes.  The first kind is
+derived from the declaration, the second is written by hand in ``checks.sql`` and uses
+nothing of it, because a wrong declaration would fool the first kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from terrain.legacy import catalog, copying, public_schema, settling, sql
+from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
+from terrain.legacy.mapping import BY_NEW, LENSES
+from terrain.legacy.models import Quarantine
+from terrain.legacy.schema import Lens
+
+#: Rows compared by one query, and so under one snapshot.
+COMPARED = 10_000
+
+
+class NothingToVerify(Exception):
+    """The new schema is not there."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked, and what is in quarantine (reported, no failure)."""
+
+    findings: tuple[Finding, ...]
+    quarantined: tuple[tuple[str, str, str, int], ...]
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        return tuple(each for each in self.findings if each.is_bad)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "passed": not self.failures,
+            "checks": [each.as_json() for each in self.findings],
+            "quarantined": [
+                dict(zip(("legacy_table", "kind", "reason", "rows"), row, strict=True))
+                for row in self.quarantined
+            ],
+        }
+
+
+def verify(
+    connection: BaseDatabaseWrapper,
+    *,
+    every_row: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Verification:
+    """Run every check that applies.  What waits to be settled is settled first.
+
+    With ``every_row`` findings carry all offending rows, otherwise a few examples.
+    Raises :class:`NothingToVerify` when the database is not migrated.
+    """
+    if not catalog.table_exists(connection, "public", "order_items"):
+        raise NothingToVerify(
+            "There is nothing to verify: the new tables are not there."
+            " Run: python manage.py migrate"
+        )
+    settling.settle(connection)
+    limit = None if every_row else EXAMPLES
+    findings: list[Finding] = []
+    both = catalog.is_moved(connection)
+    if both:
+        for lens in LENSES:
+            if tell is not None:
+                tell(f"Comparing legacy.{lens.legacy} with rebuilt.{lens.legacy}")
+            findings.append(in_step(connection, lens, limit))
+        findings.append(triggers_in_place(connection))
+    for check in by_hand():
+        if both or "legacy." not in check.query:
+            findings.append(ask(connection, check, limit))
+    findings += public_schema_as_made(connection)
+    if both:
+        findings.append(settled(connection))
+    return Verification(tuple(findings), tuple(_quarantined(connection)))
+
+
+def _quarantined(connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str, str, int]]:
+    from django.db.models import Count
+
+    rows = (
+        Quarantine.objects.using(connection.alias)
+        .values_list("legacy_table", "kind", "reason")
+        .annotate(number=Count("id"))
+        .order_by("legacy_table", "kind", "reason")
+    )
+    yield from rows
+
+
+# --- derived -------------------------------------------------------------------------------
+
+
+def in_step(
+    connection: BaseDatabaseWrapper, lens: Lens, limit: int | None = EXAMPLES
+) -> Finding:
+    """Whether a legacy table is what its rebuilt view says, row for row, held rows aside.
+
+    Ranges of keys are compared by count and checksum, each in one statement and so in one
+    snapshot; rows only where those differ.
+    """
+    name = f"in_step_{lens.legacy}"
+    checksums, differences = sql.checksums(lens), sql.differences(lens)
+    compared, offending = 0, []
+    for after, upto in _ranges(connection, lens):
+        bounds = {"after": after, "upto": upto}
+        rows, before, rows_after, sum_after = catalog.rows(connection, checksums, bounds)[0]
+        compared += rows
+        if (rows, before) != (rows_after, sum_after):
+            offending += catalog.rows(connection, differences, bounds)
+    if not offending:
+        return passed(name, f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {compared:,} rows.")
+    return Finding(
+        name,
+        Severity.FAILS,
+        f"legacy.{lens.legacy} and rebuilt.{lens.legacy} differ.",
+        "If nobody has disabled a trigger, this is a fault of the project: keep the rows"
+        " below and report them. To make both agree with the legacy table:"
+        " python manage.py settle --again",
+        tuple(
+            {"id": key, "legacy": before, "rebuilt": after}
+            for key, before, after in offending[:limit]
+        ),
+        len(offending),
+    )
+
+
+def _ranges(connection: BaseDatabaseWrapper, lens: Lens) -> Iterator[tuple[Any, Any]]:
+    """The ranges of all keys, those beyond the last legacy row included."""
+    after = None
+    for after_, upto, _rows in copying.ranges(
+        connection, sql.ident("legacy", lens.legacy), COMPARED
+    ):
+        yield after_, upto
+        after = upto
+    yield after, None
+
+
+def triggers_in_place(connection: BaseDatabaseWrapper) -> Finding:
+    """Whether every trigger that keeps both sides in step is there and always fires."""
+    wanted = {
+        (table, f"{sql.TRIGGER_PREFIX}_{event}")
+        for table in _tables_with_triggers()
+        for event in (*sql.EVENTS, "truncate")
+    }
+    there = {
+        (table, name)
+        for table, name in catalog.rows(
+            connection,
+            "SELECT s.nspname || '.' || c.relname, t.tgname FROM pg_trigger t"
+            "  JOIN pg_class c ON c.oid = t.tgrelid"
+            "  JOIN pg_namespace s ON s.oid = c.relnamespace"
+            " WHERE t.tgenabled = 'A'",
+        )
+    }
+    missing = sorted(wanted - there)
+    if not missing:
+        return passed("triggers", f"All {len(wanted)} triggers are in place.")
+    return Finding(
+        "triggers",
+        Severity.FAILS,
+        "Triggers that keep both sides in step are missing or disabled.",
+        "Put them back with: python manage.py settle --again",
+        tuple({"table": table, "trigger": name} for table, name in missing),
+        len(missing),
+    )
+
+
+def _tables_with_triggers() -> Iterator[str]:
+    for lens in LENSES:
+        yield f"legacy.{lens.legacy}"
+        if lens.part is not None:
+            yield f"public.{lens.part.table}"
+    for new in BY_NEW:
+        yield f"public.{new}"
+
+
+def settled(connection: BaseDatabaseWrapper) -> Finding:
+    """Whether the queue is empty: it has just been settled."""
+    waiting = catalog.value(connection, "SELECT count(*) FROM rebuilt.queue")
+    if not waiting:
+        return passed("settled", "Nothing waits to be settled.")
+    return Finding(
+        "settled",
+        Severity.WARNS,
+        f"{waiting:,} rows wait to be settled.",
+        "They have been written since; run: python manage.py settle",
+        count=waiting,
+    )
+
+
+def public_schema_as_made(connection: BaseDatabaseWrapper) -> list[Finding]:
+    """Whether ``public`` is what the migrations make on an empty database (law 5)."""
+    odd = public_schema.differences(connection)
+    if not odd:
+        return [passed("public_schema", "The new tables are as on a fresh database.")]
+    return [
+        Finding(
+            "public_schema",
+            Severity.FAILS,
+            "The new tables are not as the migrations make them on an empty database.",
+            "Run: python manage.py migrate; if it has nothing to do, somebody has changed"
+            " them by hand: change them back.",
+            tuple({"object": name, "is": is_, "should be": should} for name, is_, should in odd),
+            len(odd),
+        )
+    ]
+
+
+# --- by hand -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """A query of ``checks.sql``: how bad it is when it returns rows, and what is so then
+    (``sentence``) and otherwise (``holds``)."""
+
+    name: str
+    severity: Severity
+    sentence: str
+    holds: str
+    query: str
+
+
+def by_hand() -> tuple[Check, ...]:
+    """The invariants of ``checks.sql``."""
+    return tuple(_parse(name, text) for name, text in sql.templates("checks.sql").items())
+
+
+def _parse(name: str, text: str) -> Check:
+    match = re.match(r"-- (fails|warns): (.+)\n-- holds: (.+)\n", text)
+    if match is None:
+        raise ValueError(f"checks.sql: {name} does not say when it fails and what holds.")
+    severity, sentence, holds = match.groups()
+    return Check(name, Severity(severity), sentence, holds, text[match.end() :].strip())
+
+
+def ask(
+    connection: BaseDatabaseWrapper, check: Check, limit: int | None = EXAMPLES
+) -> Finding:
+    """Run one check."""
+    with connection.cursor() as cursor:
+        cursor.execute(check.query)
+        names = [column.name for column in cursor.description]
+        rows = cursor.fetchall()
+    if not rows:
+        return passed(check.name, check.holds)
+    return Finding(
+        check.name,
+        check.severity,
+        check.sentence,
+        "Look at these rows; they were found by a rule that no derived check shares.",
+        tuple(dict(zip(names, row, strict=True)) for row in rows[:limit]),
+        len(rows),
+    )

@@ -1,0 +1,95 @@
+"""What stands before ``migrate``: preflight, and the refusal of what would lose data.
+
+Django asks before it changes anything (``pre_migrate``), with the plan at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.db import connections
+from django.db.migrations import Migration
+
+from terrain.exceptions import Stopped
+from terrain.legacy import catalog, ledger, preflight
+from terrain.legacy.models import Run
+
+Plan = list[tuple[Migration, bool]]
+
+#: The ledger's name for the end of it all.
+CLEANUP = "cleanup"
+
+_held = contextlib.ExitStack()
+
+
+def before_migrate(
+    sender: AppConfig, using: str, plan: Plan, verbosity: int = 1, **_: Any
+) -> None:
+    """Stop what must not begin; raises :class:`Stopped`."""
+    ours = [
+        (migration, backwards)
+        for migration, backwards in plan
+        if migration.app_label in (*catalog.NEW_APPS, "legacy")
+    ]
+    if not ours:
+        return
+    connection = connections[using]
+    _held.close()
+    try:
+        _held.enter_context(ledger.exclusive(connection))
+    except ledger.Busy as error:
+        raise Stopped(str(error), code=2) from error
+    try:
+        if any(backwards for _, backwards in ours):
+            _before_going_back(connection, ours)
+        elif "public" in catalog.legacy_tables(connection).values():
+            if verbosity > 0:
+                print("  Preflight: proving every row before anything is changed …", flush=True)
+            _before_moving(connection)
+    except BaseException:
+        _held.close()
+        raise
+
+
+def after_migrate(sender: AppConfig, using: str, **_: Any) -> None:
+    """Let others at the database again."""
+    _held.close()
+
+
+def _before_moving(connection: Any) -> None:
+    report = preflight.run(connection, accept=settings.PREFLIGHT_ACCEPT)
+    if report.blockers:
+        first = report.blockers[0]
+        more = (
+            f" ({len(report.blockers) - 1} more findings block.)"
+            if len(report.blockers) > 1
+            else ""
+        )
+        raise Stopped(
+            f"{first.sentence} {first.remedy}{more} Nothing has been changed;"
+            " see all of it with: python manage.py preflight"
+        )
+
+
+def _before_going_back(connection: Any, plan: Plan) -> None:
+    unapplied = {
+        (migration.app_label, migration.name) for migration, backwards in plan if backwards
+    }
+    moved = bool(catalog.legacy_tables(connection))
+    cleaned = None
+    if catalog.table_exists(connection, "public", "legacy_run"):
+        cleaned = ledger.last(CLEANUP, connection.alias)
+    if not moved and cleaned is not None and cleaned.state == Run.State.DONE:
+        raise Stopped(
+            "The legacy tables have been cleaned up, so there is nothing to go back to, and"
+            " unapplying these migrations would drop the only copy of the shop's data."
+            " To go back, restore a backup: python manage.py restore_database PATH"
+        )
+    if moved and ("terrain", "0001_initial") in unapplied:
+        raise Stopped(
+            "terrain.0001_initial makes the accounts, which are parked when the shop goes"
+            " back. To go back, run: python manage.py rollback_migration"
+        )

@@ -1,0 +1,254 @@
+"""The guide: its steps, how far each is, and what comes next.
+
+Nothing here remembers anything.  What is done is read from the database itself: where the
+tables are, which migrations are applied, what the ledger says.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.recorder import MigrationRecorder
+
+from terrain.legacy import backup, catalog, copying, ledger, prepare, retreat, sql
+from terrain.legacy.catalog import LEGACY
+from terrain.legacy.mapping import LENSES
+from terrain.legacy.models import Quarantine, Run
+
+
+class State(StrEnum):
+    """How far a step is."""
+
+    DONE = "done"
+    RUNNING = "running"
+    PAUSED = "paused"
+    PENDING = "pending"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the guide.  ``rate`` is rows a second, ``left`` seconds, None if unknown."""
+
+    name: str
+    command: str
+    state: State
+    detail: str = ""
+    rows: int | None = None
+    total: int | None = None
+    rate: float | None = None
+    left: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "state": str(self.state)}
+
+
+def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
+    """Every step of the guide, in order."""
+    at_work = _somebody_at_work(connection)
+    found = catalog.legacy_tables(connection)
+    is_legacy = bool(found) or retreat.is_cleaned_up(connection)
+    made = [_migrate(connection, found)]
+    if is_legacy:
+        before = [_prepare(connection, found), _backup(connection, backups, found)]
+        made = [*before, *made, *_copies(connection, at_work), _settle(connection)]
+    made.append(_assets(connection))
+    if is_legacy:
+        made += [_verify(connection), _cleanup(connection)]
+    return made
+
+
+def next_step(found: list[Step]) -> Step | None:
+    """What to type next, if anything is left."""
+    return next((step for step in found if step.state != State.DONE), None)
+
+
+def _somebody_at_work(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a command holds the lock of a run, so that what is running really runs."""
+    try:
+        with ledger.exclusive(connection):
+            return False
+    except ledger.Busy:
+        return True
+
+
+def has_ledger(connection: BaseDatabaseWrapper) -> bool:
+    return catalog.table_exists(connection, "public", "legacy_run")
+
+
+def _last(connection: BaseDatabaseWrapper, step: str) -> Run | None:
+    return ledger.last(step, connection.alias) if has_ledger(connection) else None
+
+
+def _prepare(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
+    done = prepare.is_prepared(connection) or retreat.is_cleaned_up(connection)
+    detail = "sessions find the tables in legacy, then public"
+    if not done and not prepare.other_sessions(connection):
+        detail = "no other session is connected: migrate does it"
+    elif not done:
+        detail = "the search path is not set"
+    if retreat.is_cleaned_up(connection):
+        detail = "no longer needed"
+    return Step("prepare", "prepare_database", State.DONE if done else State.PENDING, detail)
+
+
+def _backup(connection: BaseDatabaseWrapper, backups: Path, found: dict[str, str]) -> Step:
+    proven = backup.latest_proven(backups, connection.settings_dict["NAME"])
+    if proven is None:
+        state = State.PENDING
+        detail = f"no proven backup in {backups}"
+    else:
+        state, detail = State.DONE, f"proven, taken {_age(proven.taken_at)} ago"
+    return Step("backup", "backup_database", state, detail)
+
+
+def _age(moment: datetime.datetime) -> str:
+    seconds = (datetime.datetime.now(datetime.UTC) - moment).total_seconds()
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
+    applied = MigrationRecorder(connection).applied_migrations()
+    if ("legacy", "0009_settle") in applied:
+        return Step("migrate", "migrate", State.DONE, "all tables have moved and been copied")
+    if LEGACY in found.values():
+        return Step("migrate", "migrate", State.PAUSED, "half-way; run migrate to go on")
+    detail = ""
+    if catalog.schema_exists(connection, catalog.PARKED):
+        detail = "rolled back; the new tables are parked"
+    return Step("migrate", "migrate", State.PENDING, detail)
+
+
+def _copies(connection: BaseDatabaseWrapper, at_work: bool) -> Iterator[Step]:
+    moved = LEGACY in catalog.legacy_tables(connection).values()
+    for table in (LENSES[0].legacy, "customers", *(lens.legacy for lens in LENSES[1:])):
+        name = copying.step_name(table)
+        run = _last(connection, name)
+        if retreat.is_cleaned_up(connection):
+            yield Step(name, "migrate", State.DONE, rows=run.rows if run else None)
+        elif run is None or not moved:
+            yield Step(name, "migrate", State.PENDING)
+        else:
+            yield _copy(name, run, at_work)
+
+
+def _copy(name: str, run: Run, at_work: bool) -> Step:
+    if run.state == Run.State.DONE:
+        return Step(
+            name, "migrate", State.DONE, f"{run.seconds:.1f} s", run.rows, run.total or run.rows
+        )
+    done = sum(run.batches.values_list("rows", flat=True))
+    seconds = sum(run.batches.values_list("seconds", flat=True))
+    progress = ledger.Progress(name, done, run.total, seconds)
+    return Step(
+        name,
+        "migrate",
+        State.RUNNING if at_work else State.PAUSED,
+        "" if at_work else "interrupted; run migrate to go on",
+        done,
+        run.total,
+        progress.rate,
+        progress.left,
+    )
+
+
+def _settle(connection: BaseDatabaseWrapper) -> Step:
+    if retreat.is_cleaned_up(connection):
+        return Step("settle", "settle", State.DONE, "no longer needed")
+    if not catalog.table_exists(connection, "rebuilt", "queue"):
+        return Step("settle", "settle", State.PENDING)
+    waiting = catalog.value(connection, "SELECT count(*) FROM rebuilt.queue")
+    state = State.DONE if not waiting else State.PENDING
+    return Step("settle", "settle", state, f"{waiting:,} rows wait", total=waiting)
+
+
+def _assets(connection: BaseDatabaseWrapper) -> Step:
+    command = "copy_models_to_assets"
+    if not catalog.table_exists(connection, "public", "models"):
+        return Step("assets", command, State.PENDING)
+    models, assets = catalog.rows(
+        connection,
+        "SELECT (SELECT count(*) FROM public.models),"
+        "       (SELECT count(*) FROM public.assets WHERE copied IS NOT NULL)",
+    )[0]
+    done = assets > 0 or models == 0
+    return Step(
+        "assets", command, State.DONE if done else State.PENDING, rows=assets, total=models
+    )
+
+
+def _verify(connection: BaseDatabaseWrapper) -> Step:
+    run = _last(connection, "verify")
+    since = retreat.migrated_at(connection)
+    if run is None or since is None or run.started_at < since:
+        return Step("verify", "verify_migration", State.PENDING)
+    if not run.detail.get("passed"):
+        failed = ", ".join(run.detail.get("failures", ())) or "it did not end"
+        return Step("verify", "verify_migration", State.FAILED, failed)
+    detail = f"{run.detail['checks']} checks passed {_age(run.started_at)} ago"
+    return Step("verify", "verify_migration", State.DONE, detail)
+
+
+def _cleanup(connection: BaseDatabaseWrapper) -> Step:
+    if retreat.is_cleaned_up(connection):
+        return Step("cleanup", "cleanup_legacy", State.DONE, "the legacy tables are gone")
+    return Step(
+        "cleanup", "cleanup_legacy", State.PENDING, "when the old application is gone for good"
+    )
+
+
+# --- the table at the end ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of one legacy table."""
+
+    legacy: str
+    new: str
+    rows: int
+    new_rows: int
+    held: int
+    flagged: int
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summary(connection: BaseDatabaseWrapper) -> list[Moved]:
+    """Legacy table -> new table, rows, quarantined rows, seconds of copying."""
+    made = []
+    for lens in LENSES:
+        run = _last(connection, copying.step_name(lens.legacy))
+        quarantined = Quarantine.objects.using(connection.alias).filter(
+            legacy_table=lens.legacy
+        )
+        rows = catalog.value(
+            connection, f"SELECT count(*) FROM {sql.ident(LEGACY, lens.legacy)}"
+        )
+        new_rows = catalog.value(
+            connection,
+            f"SELECT count(*) FROM {sql.ident('public', lens.new)} n WHERE {lens.own}",
+        )
+        made.append(
+            Moved(
+                lens.legacy,
+                f"{lens.new}, {lens.part.table}" if lens.part else lens.new,
+                rows,
+                new_rows,
+                quarantined.filter(kind="held").count(),
+                quarantined.filter(kind="flagged").count(),
+                run.seconds if run is not None else 0.0,
+            )
+        )
+    return made

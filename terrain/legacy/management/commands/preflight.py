@@ -1,0 +1,60 @@
+"""manage.py preflight: what would go wrong, found before anything is changed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+
+from terrain.commands import REFUSED
+from terrain.commands import Command as BaseCommand
+from terrain.legacy import preflight
+from terrain.legacy.findings import Finding, Severity
+
+
+class Command(BaseCommand):
+    help = (
+        "Look at a legacy database and say what the move will do with it: what blocks, what"
+        " will be held or flagged, how long it takes. Reads only. Exit code 1 if anything blocks."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="one JSON document")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        tell = None if options["json"] else lambda what: self.say(f"  … {what}")
+        report = preflight.run(self.connection, accept=settings.PREFLIGHT_ACCEPT, tell=tell)
+        if options["json"]:
+            self.print_json(report.as_json())
+        else:
+            self._print(report)
+        if report.blockers:
+            sys.exit(REFUSED)
+
+    def _print(self, report: preflight.Report) -> None:
+        for finding in report.findings:
+            self.print_finding(finding)
+        if report.rows:
+            self.say(
+                f"\n{sum(report.rows.values()):,} rows, {report.bytes / 1e6:,.0f} MB:"
+                f" the copies will take about {report.seconds:,.0f} s."
+            )
+        if report.blockers:
+            self.say(
+                f"{len(report.blockers)} findings block; migrate will not begin."
+                " Nothing has been changed."
+            )
+        else:
+            self.say("Nothing blocks. Next: python manage.py prepare_database")
+
+    def print_finding(self, finding: Finding) -> None:
+        marks = {Severity.BLOCKS: "✗", Severity.WARNS: "!", Severity.TELLS: "·"}
+        self.say(f"{marks.get(finding.severity, '✓')} {finding.sentence}")
+        for row in finding.rows:
+            self.say("    " + ", ".join(f"{name} {value}" for name, value in row.items()))
+        if finding.count > len(finding.rows):
+            self.say(f"    … and {finding.count - len(finding.rows):,} more")
+        if finding.remedy:
+            self.say(f"  → {finding.remedy}")

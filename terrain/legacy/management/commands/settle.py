@@ -1,0 +1,57 @@
+"""manage.py settle: accounts, owner links, merges and second looks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from terrain.commands import CannotRun
+from terrain.commands import Command as BaseCommand
+from terrain.legacy import settling
+
+#: Seconds between two looks of ``--watch``.
+INTERVAL = 1.0
+
+
+class Command(BaseCommand):
+    help = (
+        "Do what the triggers leave for after the commit: make customers, link orders and"
+        " tables to their accounts, merge customers who became artists, look again at"
+        " rows in quarantine. Every command does it too; --watch does it continuously."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--watch", action="store_true", help="go on until interrupted")
+        parser.add_argument(
+            "--again",
+            action="store_true",
+            help="first derive functions and triggers anew and carry over rows that differ",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settling.is_possible(self.connection):
+            raise CannotRun(
+                "There is nothing to settle: the database is not migrated, or its legacy"
+                " tables have been cleaned up. See: python manage.py migration_status"
+            )
+        if options["again"]:
+            changed = settling.carry_over_again(self.connection)
+            self.say(f"Functions and triggers derived anew; {changed:,} rows carried over.")
+        self._report(settling.settle(self.connection))
+        while options["watch"]:
+            time.sleep(INTERVAL)
+            done = settling.settle_queue(self.connection)
+            if not done.nothing:
+                self._report(done)
+
+    def _report(self, done: settling.Settled) -> None:
+        if done.nothing:
+            self.say("Nothing was left to settle.")
+            return
+        self.say(
+            f"{done.customers:,} customers made, {done.linked:,} orders and tables linked,"
+            f" {done.sessions:,} sessions made, {done.merged:,} customers merged,"
+            f" {done.released:,} rows released from quarantine."
+        )

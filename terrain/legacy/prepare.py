@@ -1,0 +1,288 @@
+"""How the old application finds its tables once they stand aside: its search path.
+
+The path is a setting of the database (or of each role, where the database is not ours to
+alter), so sessions have it from the moment they begin: those that began earlier must be
+recycled once.  While there is no schema ``legacy``, PostgreSQL passes over the name.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from terrain.legacy import catalog, engine, sql
+from terrain.legacy.catalog import LEGACY, REBUILT
+from terrain.legacy.mapping import LENSES
+
+#: What an unprepared session looks in, unless somebody has said otherwise.
+DEFAULT_PATH = ("public",)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody else's connection to this database."""
+
+    pid: int
+    role: str
+    application: str
+    address: str
+    since: datetime.datetime
+
+    def __str__(self) -> str:
+        where = self.address or "local"
+        return (
+            f"process {self.pid}: role {self.role}, {self.application or 'unnamed'},"
+            f" {where}, since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What ``prepare`` did: ``set_for`` (the database or roles), ``beyond`` roles it may
+    not alter, and the ``sessions`` that began before."""
+
+    set_for: tuple[str, ...]
+    beyond: tuple[str, ...]
+    sessions: tuple[Session, ...]
+
+
+# --- paths ---------------------------------------------------------------------------------
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """The names in a search path, without their quotes."""
+    names = re.findall(r'"((?:[^"]|"")*)"|([^,\s"]+)', path)
+    return tuple(quoted.replace('""', '"') or bare for quoted, bare in names)
+
+
+def join_path(names: Iterable[str]) -> str:
+    """A search path, quoted where need be."""
+    return ", ".join(
+        name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else sql.ident(name)
+        for name in names
+    )
+
+
+def database_path(connection: BaseDatabaseWrapper) -> tuple[str, ...] | None:
+    """The search path set for the whole database, or None."""
+    return _path_of(connection, 0)
+
+
+def _path_of(connection: BaseDatabaseWrapper, role: int) -> tuple[str, ...] | None:
+    setting = catalog.value(
+        connection,
+        "SELECT c FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) c"
+        " WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        "   AND s.setrole = %s AND c LIKE 'search_path=%%'",
+        [role],
+    )
+    return split_path(setting.partition("=")[2]) if setting else None
+
+
+def role_paths(connection: BaseDatabaseWrapper) -> dict[str, tuple[str, ...]]:
+    """Role -> the path of its own, which hides the database's, in this database."""
+    found = catalog.rows(
+        connection,
+        "SELECT DISTINCT ON (r.rolname) r.rolname, c"
+        "  FROM pg_db_role_setting s"
+        "  JOIN pg_roles r ON r.oid = s.setrole"
+        " CROSS JOIN LATERAL unnest(s.setconfig) c"
+        " WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database"
+        "                              WHERE datname = current_database()))"
+        "   AND c LIKE 'search_path=%%' AND r.rolcanlogin"
+        " ORDER BY r.rolname, s.setdatabase DESC",
+        [],
+    )
+    return {role: split_path(setting.partition("=")[2]) for role, setting in found}
+
+
+def is_prepared(connection: BaseDatabaseWrapper) -> bool:
+    """Whether every session that begins now finds the tables in ``legacy``."""
+    own = role_paths(connection)
+    path = database_path(connection)
+    if path is not None and LEGACY in path:
+        return all(LEGACY in theirs for theirs in own.values())
+    return all(
+        LEGACY in own.get(role, ()) for role in roles_with_rights(connection)
+    ) and bool(own)
+
+
+def roles_with_rights(connection: BaseDatabaseWrapper) -> list[str]:
+    """The roles that may log in and have any right on a legacy table, owners included."""
+    return [
+        role
+        for (role,) in catalog.rows(
+            connection,
+            "SELECT r.rolname FROM pg_roles r"
+            " WHERE r.rolcanlogin AND NOT r.rolsuper AND EXISTS ("
+            "   SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+            "    WHERE s.nspname IN ('public', 'legacy') AND c.relname = ANY (%s)"
+            "      AND has_table_privilege(r.oid, c.oid,"
+            "            'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))"
+            " ORDER BY 1",
+            [[lens.legacy for lens in LENSES]],
+        )
+    ]
+
+
+# --- sessions ------------------------------------------------------------------------------
+
+
+def other_sessions(connection: BaseDatabaseWrapper) -> list[Session]:
+    """Everybody else's connections to this database, oldest first."""
+    return [
+        Session(*row)
+        for row in catalog.rows(
+            connection,
+            "SELECT pid, coalesce(usename, ''), coalesce(application_name, ''),"
+            "       coalesce(host(client_addr), ''), backend_start"
+            "  FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
+            "   AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM 'terrain'"
+            " ORDER BY backend_start",
+        )
+    ]
+
+
+def prepared_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
+    """When ``prepare`` last set a path, if it could write that down."""
+    if not catalog.table_exists(connection, REBUILT, "prepared"):
+        return None
+    moment: datetime.datetime | None = catalog.value(
+        connection, "SELECT max(prepared_at) FROM rebuilt.prepared"
+    )
+    return moment
+
+
+def sessions_before(connection: BaseDatabaseWrapper) -> list[Session]:
+    """The sessions that began before the path was set, and so do not have it."""
+    moment = prepared_at(connection)
+    if moment is None:
+        return []
+    return [each for each in other_sessions(connection) if each.since < moment]
+
+
+# --- setting and undoing -------------------------------------------------------------------
+
+
+def may_alter_database(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the database is ours."""
+    return bool(
+        catalog.value(
+            connection,
+            "SELECT pg_has_role(current_user, datdba, 'USAGE') FROM pg_database"
+            " WHERE datname = current_database()",
+        )
+    )
+
+
+def prepare(connection: BaseDatabaseWrapper) -> Prepared:
+    """Set the path for the database, and for roles that have one of their own."""
+    set_for: list[str] = []
+    beyond: list[str] = []
+    database = catalog.value(connection, "SELECT current_database()")
+    path = database_path(connection)
+    own = role_paths(connection)
+    if may_alter_database(connection):
+        if path is None or LEGACY not in path:
+            _alter(
+                connection,
+                f"DATABASE {sql.ident(database)}",
+                (LEGACY, *(path or DEFAULT_PATH)),
+            )
+            set_for.append(f"database {database}")
+        roles = list(own)
+    else:
+        roles = sorted({*own, *roles_with_rights(connection)})
+    for role in roles:
+        theirs = own.get(role)
+        if theirs is not None and LEGACY in theirs:
+            continue
+        target = f"ROLE {sql.ident(role)} IN DATABASE {sql.ident(database)}"
+        try:
+            with transaction.atomic(using=connection.alias):
+                _alter(connection, target, (LEGACY, *(theirs or DEFAULT_PATH)))
+            set_for.append(f"role {role}")
+        except DatabaseError:
+            beyond.append(role)
+    if set_for:
+        _write_down(connection)
+    return Prepared(
+        tuple(set_for), tuple(beyond), tuple(sessions_before(connection))
+    )
+
+
+def undo(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
+    """Take ``legacy`` out of every path again; returns for whom."""
+    database = catalog.value(connection, "SELECT current_database()")
+    undone = []
+    path = database_path(connection)
+    if path is not None and LEGACY in path and may_alter_database(connection):
+        _without_legacy(connection, f"DATABASE {sql.ident(database)}", path)
+        undone.append(f"database {database}")
+    for role, theirs in role_paths(connection).items():
+        if LEGACY in theirs:
+            target = f"ROLE {sql.ident(role)} IN DATABASE {sql.ident(database)}"
+            try:
+                with transaction.atomic(using=connection.alias):
+                    _without_legacy(connection, target, theirs)
+                undone.append(f"role {role}")
+            except DatabaseError:
+                continue
+    _forget(connection)
+    return tuple(undone)
+
+
+def _alter(connection: BaseDatabaseWrapper, target: str, path: Iterable[str]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER {target} SET search_path = {join_path(path)}")
+
+
+def _without_legacy(
+    connection: BaseDatabaseWrapper, target: str, path: tuple[str, ...]
+) -> None:
+    rest = tuple(name for name in path if name != LEGACY)
+    if rest in ((), DEFAULT_PATH):
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER {target} RESET search_path")
+    else:
+        _alter(connection, target, rest)
+
+
+def _write_down(
+    connection: BaseDatabaseWrapper, moment: datetime.datetime | None = None
+) -> None:
+    """Remember when, to tell the sessions that began earlier; a courtesy, not a need."""
+    try:
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute("CREATE SCHEMA IF NOT EXISTS rebuilt")
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS rebuilt.prepared (prepared_at timestamptz NOT NULL)"
+            )
+            cursor.execute("DELETE FROM rebuilt.prepared")
+            cursor.execute(
+                "INSERT INTO rebuilt.prepared VALUES (coalesce(%s, clock_timestamp()))", [moment]
+            )
+    except DatabaseError:
+        return
+
+
+def drop_rebuilt(connection: BaseDatabaseWrapper) -> None:
+    """Take away all that was derived; when the path was set is still remembered."""
+    moment = prepared_at(connection)
+    with transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            cursor.execute("DROP SCHEMA IF EXISTS rebuilt CASCADE")
+        if moment is not None:
+            _write_down(connection, moment)
+
+
+def _forget(connection: BaseDatabaseWrapper) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS rebuilt.prepared")
+    engine.drop_schema_if_empty(connection, REBUILT)
