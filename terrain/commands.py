@@ -71,7 +71,9 @@ class Command(BaseCommand):
     def confirm(self, warning: str, word: str = "yes") -> None:
         """Have the user type a word.  Raises :class:`CannotRun` if nobody can be asked."""
         if not sys.stdin.isatty():
-            raise CannotRun(f"{warning} Nobody is there to be asked; add --yes if that is meant.")
+            raise CannotRun(
+                f"{warning} Nobody is there to be asked; add --yes if that is meant."
+            )
         if input(f"{warning} Type {word} to go on: ").strip() != word:
             raise Refusal("Nothing was changed.")
 

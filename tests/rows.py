@@ -130,11 +130,19 @@ PRICING = st.one_of(
 TIMESTAMPS = st.one_of(
     st.datetimes().map(lambda moment: moment.isoformat(sep=" ")),
     st.sampled_from(
-        ["infinity", "-infinity", "0044-03-15 BC", "12026-01-01", "0001-01-01", "294276-12-31"]
+        [
+            "infinity",
+            "-infinity",
+            "0044-03-15 BC",
+            "12026-01-01",
+            "0001-01-01",
+            "294276-12-31",
+        ]
     ),
 )
 AMOUNTS = st.one_of(
-    st.decimals(-100, 99_999_999, places=2).map(str), st.sampled_from(["NaN", "0", "-0.01"])
+    st.decimals(-100, 99_999_999, places=2).map(str),
+    st.sampled_from(["NaN", "0", "-0.01"]),
 )
 EMAILS = st.one_of(
     st.from_regex(r"[a-zA-Z.]{1,8}@[a-zA-Z]{1,8}\.(com|CO\.UK)", fullmatch=True),
@@ -165,7 +173,9 @@ def artists() -> st.SearchStrategy[Row]:
         {
             "id": UUIDS,
             "email": st.builds(lambda mail, key: f"{mail}{key.hex[:6]}", EMAILS, UUIDS),
-            "password_hash": st.one_of(SHORT, st.just("$2b$12$" + "x" * 53), st.just("bcrypt$$2b")),
+            "password_hash": st.one_of(
+                SHORT, st.just("$2b$12$" + "x" * 53), st.just("bcrypt$$2b")
+            ),
             "name": TEXT,
             "bio": MAYBE_TEXT,
             "profile_image_url": MAYBE_TEXT,

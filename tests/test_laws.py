@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
-from tests import rows
-from tests.conftest import pointed_at
 from terrain.legacy import catalog, sample, sql
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.schema import Lens
+from tests import rows
+from tests.conftest import pointed_at
 
 pytestmark = pytest.mark.migration
 
@@ -48,13 +48,16 @@ def types(django_db_blocker: Any) -> sql.Types:
 
 def _connect(cluster: Any, name: str) -> Connection:
     return psycopg.connect(
-        cluster.dsn(name, "terrain"), options="-c search_path=legacy,public -c timezone=UTC"
+        cluster.dsn(name, "terrain"),
+        options="-c search_path=legacy,public -c timezone=UTC",
     )
 
 
 @pytest.fixture(scope="module")
 def before(
-    cluster: Any, create_database: Callable[..., str], drop_database: Callable[[str], None]
+    cluster: Any,
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
 ) -> Iterator[Connection]:
     """The legacy schema, not yet migrated, with what rows refer to."""
     name = create_database()
@@ -126,10 +129,14 @@ ANY_ROW: st.SearchStrategy[tuple[str, rows.Row]] = st.one_of(
     st.tuples(st.just("orders"), rows.orders()),
     st.tuples(st.just("stripe_transfers"), rows.stripe_transfers(ORDER, ARTIST)),
 )
-SOME_ROWS = st.lists(ANY_ROW, min_size=1, max_size=6, unique_by=lambda pair: pair[1]["id"])
+SOME_ROWS = st.lists(
+    ANY_ROW, min_size=1, max_size=6, unique_by=lambda pair: pair[1]["id"]
+)
 
 
-def fill(connection: Connection, some: list[tuple[str, rows.Row]]) -> list[tuple[str, rows.Row]]:
+def fill(
+    connection: Connection, some: list[tuple[str, rows.Row]]
+) -> list[tuple[str, rows.Row]]:
     """Insert what the legacy schema itself accepts; returns that."""
     accepted = []
     for table, row in some:

@@ -85,7 +85,9 @@ def verify(
     return Verification(tuple(findings), tuple(_quarantined(connection)))
 
 
-def _quarantined(connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str, str, int]]:
+def _quarantined(
+    connection: BaseDatabaseWrapper,
+) -> Iterator[tuple[str, str, str, int]]:
     from django.db.models import Count
 
     rows = (
@@ -113,12 +115,16 @@ def in_step(
     compared, offending = 0, []
     for after, upto in _ranges(connection, lens):
         bounds = {"after": after, "upto": upto}
-        rows, before, rows_after, sum_after = catalog.rows(connection, checksums, bounds)[0]
+        rows, before, rows_after, sum_after = catalog.rows(
+            connection, checksums, bounds
+        )[0]
         compared += rows
         if (rows, before) != (rows_after, sum_after):
             offending += catalog.rows(connection, differences, bounds)
     if not offending:
-        return passed(name, f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {compared:,} rows.")
+        return passed(
+            name, f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {compared:,} rows."
+        )
     return Finding(
         name,
         Severity.FAILS,
@@ -210,7 +216,10 @@ def public_schema_as_made(connection: BaseDatabaseWrapper) -> list[Finding]:
             "The new tables are not as the migrations make them on an empty database.",
             "Run: python manage.py migrate; if it has nothing to do, somebody has changed"
             " them by hand: change them back.",
-            tuple({"object": name, "is": is_, "should be": should} for name, is_, should in odd),
+            tuple(
+                {"object": name, "is": is_, "should be": should}
+                for name, is_, should in odd
+            ),
             len(odd),
         )
     ]
@@ -233,13 +242,17 @@ class Check:
 
 def by_hand() -> tuple[Check, ...]:
     """The invariants of ``checks.sql``."""
-    return tuple(_parse(name, text) for name, text in sql.templates("checks.sql").items())
+    return tuple(
+        _parse(name, text) for name, text in sql.templates("checks.sql").items()
+    )
 
 
 def _parse(name: str, text: str) -> Check:
     match = re.match(r"-- (fails|warns): (.+)\n-- holds: (.+)\n", text)
     if match is None:
-        raise ValueError(f"checks.sql: {name} does not say when it fails and what holds.")
+        raise ValueError(
+            f"checks.sql: {name} does not say when it fails and what holds."
+        )
     severity, sentence, holds = match.groups()
     return Check(name, Severity(severity), sentence, holds, text[match.end() :].strip())
 

@@ -47,7 +47,10 @@ def before_migrate(
             _before_going_back(connection, ours)
         elif "public" in catalog.legacy_tables(connection).values():
             if verbosity > 0:
-                print("  Preflight: proving every row before anything is changed …", flush=True)
+                print(
+                    "  Preflight: proving every row before anything is changed …",
+                    flush=True,
+                )
             _before_moving(connection)
     except BaseException:
         _held.close()
@@ -76,7 +79,9 @@ def _before_moving(connection: Any) -> None:
 
 def _before_going_back(connection: Any, plan: Plan) -> None:
     unapplied = {
-        (migration.app_label, migration.name) for migration, backwards in plan if backwards
+        (migration.app_label, migration.name)
+        for migration, backwards in plan
+        if backwards
     }
     moved = bool(catalog.legacy_tables(connection))
     cleaned = None

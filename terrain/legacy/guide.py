@@ -95,10 +95,14 @@ def _prepare(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
         detail = "the search path is not set"
     if retreat.is_cleaned_up(connection):
         detail = "no longer needed"
-    return Step("prepare", "prepare_database", State.DONE if done else State.PENDING, detail)
+    return Step(
+        "prepare", "prepare_database", State.DONE if done else State.PENDING, detail
+    )
 
 
-def _backup(connection: BaseDatabaseWrapper, backups: Path, found: dict[str, str]) -> Step:
+def _backup(
+    connection: BaseDatabaseWrapper, backups: Path, found: dict[str, str]
+) -> Step:
     proven = backup.latest_proven(backups, connection.settings_dict["NAME"])
     if proven is None:
         state = State.PENDING
@@ -119,9 +123,13 @@ def _age(moment: datetime.datetime) -> str:
 def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
     applied = MigrationRecorder(connection).applied_migrations()
     if ("legacy", "0009_settle") in applied:
-        return Step("migrate", "migrate", State.DONE, "all tables have moved and been copied")
+        return Step(
+            "migrate", "migrate", State.DONE, "all tables have moved and been copied"
+        )
     if LEGACY in found.values():
-        return Step("migrate", "migrate", State.PAUSED, "half-way; run migrate to go on")
+        return Step(
+            "migrate", "migrate", State.PAUSED, "half-way; run migrate to go on"
+        )
     detail = ""
     if catalog.schema_exists(connection, catalog.PARKED):
         detail = "rolled back; the new tables are parked"
@@ -144,7 +152,12 @@ def _copies(connection: BaseDatabaseWrapper, at_work: bool) -> Iterator[Step]:
 def _copy(name: str, run: Run, at_work: bool) -> Step:
     if run.state == Run.State.DONE:
         return Step(
-            name, "migrate", State.DONE, f"{run.seconds:.1f} s", run.rows, run.total or run.rows
+            name,
+            "migrate",
+            State.DONE,
+            f"{run.seconds:.1f} s",
+            run.rows,
+            run.total or run.rows,
         )
     done = sum(run.batches.values_list("rows", flat=True))
     seconds = sum(run.batches.values_list("seconds", flat=True))
@@ -182,7 +195,11 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
     )[0]
     done = assets > 0 or models == 0
     return Step(
-        "assets", command, State.DONE if done else State.PENDING, rows=assets, total=models
+        "assets",
+        command,
+        State.DONE if done else State.PENDING,
+        rows=assets,
+        total=models,
     )
 
 
@@ -200,9 +217,14 @@ def _verify(connection: BaseDatabaseWrapper) -> Step:
 
 def _cleanup(connection: BaseDatabaseWrapper) -> Step:
     if retreat.is_cleaned_up(connection):
-        return Step("cleanup", "cleanup_legacy", State.DONE, "the legacy tables are gone")
+        return Step(
+            "cleanup", "cleanup_legacy", State.DONE, "the legacy tables are gone"
+        )
     return Step(
-        "cleanup", "cleanup_legacy", State.PENDING, "when the old application is gone for good"
+        "cleanup",
+        "cleanup_legacy",
+        State.PENDING,
+        "when the old application is gone for good",
     )
 
 

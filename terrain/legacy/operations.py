@@ -61,15 +61,21 @@ class FindTables(LegacyOperation):
     STEP = "set search path"
 
     def describe(self) -> str:
-        return "Let sessions that begin from now on find the tables in legacy, then public"
+        return (
+            "Let sessions that begin from now on find the tables in legacy, then public"
+        )
 
-    def forwards(self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
         connection = schema_editor.connection
         if catalog.legacy_tables(connection) and not prepare.is_prepared(connection):
             with ledger.recorded(self.STEP, connection.alias) as run:
                 run.detail["set_for"] = list(prepare.prepare(connection).set_for)
 
-    def backwards(self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    def backwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
         """What an operator has prepared stays so; what this has set goes."""
         run = ledger.last(self.STEP, schema_editor.connection.alias)
         if run is not None and run.detail.pop("set_for", None):

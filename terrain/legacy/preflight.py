@@ -57,7 +57,9 @@ class Situation:
     @property
     def qualified(self) -> dict[str, str]:
         """Legacy table -> its quoted, qualified name."""
-        return {table: sql.ident(schema, table) for table, schema in self.tables.items()}
+        return {
+            table: sql.ident(schema, table) for table, schema in self.tables.items()
+        }
 
     def rows(self, query: str, params: Any = None) -> list[tuple[Any, ...]]:
         return catalog.rows(self.connection, query, params)
@@ -146,7 +148,9 @@ def _found(
 ) -> Iterator[Finding]:
     """A finding with its rows, if there are any."""
     if rows:
-        yield Finding(name, severity, sentence, remedy, tuple(rows[:EXAMPLES]), len(rows))
+        yield Finding(
+            name, severity, sentence, remedy, tuple(rows[:EXAMPLES]), len(rows)
+        )
 
 
 # --- the server ----------------------------------------------------------------------------
@@ -187,7 +191,9 @@ def privileges(situation: Situation) -> Iterator[Finding]:
     """Whether this role may do it."""
     role = situation.value("SELECT current_user")
     missing = []
-    if not situation.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
+    if not situation.value(
+        "SELECT has_database_privilege(current_database(), 'CREATE')"
+    ):
         missing.append("CREATE on the database")
     if not situation.value("SELECT has_schema_privilege('public', 'CREATE')"):
         missing.append("CREATE on the schema public")
@@ -195,7 +201,9 @@ def privileges(situation: Situation) -> Iterator[Finding]:
     for table, schema in situation.tables.items():
         owner = catalog.owner(situation.connection, schema, table)
         owners.add(owner)
-        if not situation.value("SELECT pg_has_role(current_user, %s, 'USAGE')", [owner]):
+        if not situation.value(
+            "SELECT pg_has_role(current_user, %s, 'USAGE')", [owner]
+        ):
             missing.append(f"ownership of {schema}.{table} (it belongs to {owner})")
     if missing:
         yield Finding(
@@ -343,7 +351,9 @@ def in_the_way(situation: Situation) -> Iterator[Finding]:
             f"public.{name} is in the way of the new table of that name.",
             f"Rename it: ALTER TABLE public.{name} RENAME TO {name}_old.",
         )
-    for name in sorted(_relations(situation, LEGACY) & {lens.legacy for lens in LENSES}):
+    for name in sorted(
+        _relations(situation, LEGACY) & {lens.legacy for lens in LENSES}
+    ):
         if situation.tables.get(name) == "public":
             yield Finding(
                 "in-the-way",
@@ -374,7 +384,9 @@ def search_path(situation: Situation) -> Iterator[Finding]:
     own = prepare.role_paths(connection)
     hidden = [role for role, path in own.items() if LEGACY not in path]
     if prepare.is_prepared(connection):
-        yield passed("search-path", "New sessions find the tables in legacy, then public.")
+        yield passed(
+            "search-path", "New sessions find the tables in legacy, then public."
+        )
     elif not sessions:
         yield passed(
             "search-path",
@@ -391,7 +403,10 @@ def search_path(situation: Situation) -> Iterator[Finding]:
     if sessions and hidden:
         yield from _found(
             "role-paths",
-            [{"role": role, "search_path": prepare.join_path(own[role])} for role in hidden],
+            [
+                {"role": role, "search_path": prepare.join_path(own[role])}
+                for role in hidden
+            ],
             "Roles have a search path of their own that does not begin with legacy.",
             "As a role that may: ALTER ROLE … IN DATABASE … SET search_path = legacy, …;"
             " or accept with PREFLIGHT_ACCEPT=role-paths if the shop does not use them.",
@@ -440,7 +455,9 @@ def functions(situation: Situation) -> Iterator[Finding]:
 
 def statements(situation: Situation) -> Iterator[Finding]:
     """Whether the old application's statements qualify the names (pg_stat_statements)."""
-    if not situation.value("SELECT to_regclass('public.pg_stat_statements') IS NOT NULL"):
+    if not situation.value(
+        "SELECT to_regclass('public.pg_stat_statements') IS NOT NULL"
+    ):
         return
     try:
         rows = situation.rows(
@@ -636,7 +653,9 @@ def round_trip(situation: Situation) -> Iterator[Finding]:
     read = 0
     failed = False
     for lens in LENSES:
-        read += situation.value(f"SELECT count(*) FROM {situation.qualified[lens.legacy]}")
+        read += situation.value(
+            f"SELECT count(*) FROM {situation.qualified[lens.legacy]}"
+        )
         rows = situation.rows(
             sql.round_trip(lens, types, situation.qualified) + f" LIMIT {EXAMPLES + 1}"
         )
@@ -653,7 +672,8 @@ def round_trip(situation: Situation) -> Iterator[Finding]:
         )
     if not failed:
         yield passed(
-            "round-trip", f"All {read:,} rows can be read back as they are, to the byte."
+            "round-trip",
+            f"All {read:,} rows can be read back as they are, to the byte.",
         )
 
 
@@ -673,12 +693,20 @@ def forecast(situation: Situation) -> Iterator[Finding]:
             )
         flagged = {rule.code: rule for rule in (*lens.flagged, *sql.price_rules())}
         for code, ids in _grouped(_forecast_flagged(situation, lens)):
-            yield _will_be_flagged(lens, code, ids, flagged[code].sentence, flagged[code].remedy)
+            yield _will_be_flagged(
+                lens, code, ids, flagged[code].sentence, flagged[code].remedy
+            )
         for number, repeat in enumerate(lens.repeats):
-            rows = situation.rows(sql.repeats(lens, situation.qualified[lens.legacy], number))
+            rows = situation.rows(
+                sql.repeats(lens, situation.qualified[lens.legacy], number)
+            )
             if rows:
                 yield _will_be_flagged(
-                    lens, repeat.code, [key for (key,) in rows], repeat.sentence, repeat.remedy
+                    lens,
+                    repeat.code,
+                    [key for (key,) in rows],
+                    repeat.sentence,
+                    repeat.remedy,
                 )
 
 

@@ -212,9 +212,7 @@ def prepare(connection: BaseDatabaseWrapper) -> Prepared:
             beyond.append(role)
     if set_for:
         _write_down(connection)
-    return Prepared(
-        tuple(set_for), tuple(beyond), tuple(sessions_before(connection))
-    )
+    return Prepared(tuple(set_for), tuple(beyond), tuple(sessions_before(connection)))
 
 
 def undo(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
@@ -266,7 +264,8 @@ def _write_down(
             )
             cursor.execute("DELETE FROM rebuilt.prepared")
             cursor.execute(
-                "INSERT INTO rebuilt.prepared VALUES (coalesce(%s, clock_timestamp()))", [moment]
+                "INSERT INTO rebuilt.prepared VALUES (coalesce(%s, clock_timestamp()))",
+                [moment],
             )
     except DatabaseError:
         return

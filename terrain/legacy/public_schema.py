@@ -80,5 +80,6 @@ def differences(connection: BaseDatabaseWrapper) -> list[tuple[str, str, str]]:
 def write(connection: BaseDatabaseWrapper) -> None:
     """Describe this database, which must be a fresh one, for the versions to come."""
     DESCRIPTION.write_text(
-        json.dumps(describe(connection), indent=1, ensure_ascii=True) + "\n", encoding="utf-8"
+        json.dumps(describe(connection), indent=1, ensure_ascii=True) + "\n",
+        encoding="utf-8",
     )

@@ -44,7 +44,9 @@ def is_rolled_back(connection: BaseDatabaseWrapper) -> bool:
     return LEGACY not in catalog.legacy_tables(connection).values()
 
 
-def roll_back(connection: BaseDatabaseWrapper, say: Say | None = None) -> RolledBack | None:
+def roll_back(
+    connection: BaseDatabaseWrapper, say: Say | None = None
+) -> RolledBack | None:
     """Give the legacy database back as it would be had the migration never run.
 
     The new tables are parked.  None if there was nothing to do.  Raises
@@ -62,7 +64,9 @@ def roll_back(connection: BaseDatabaseWrapper, say: Say | None = None) -> Rolled
         _let_go_of_unfinished(connection, say)
         call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
         moved = [
-            lens.legacy for lens in LENSES if engine.move_back(connection, lens.legacy, say)
+            lens.legacy
+            for lens in LENSES
+            if engine.move_back(connection, lens.legacy, say)
         ]
     return RolledBack(
         tuple(moved or (lens.legacy for lens in LENSES)), _parked_rows(connection)
@@ -83,7 +87,9 @@ def _let_go_of_unfinished(connection: BaseDatabaseWrapper, say: Say | None) -> N
 
 def _parked_rows(connection: BaseDatabaseWrapper) -> dict[str, int]:
     return {
-        table: catalog.value(connection, f"SELECT count(*) FROM {sql.ident(PARKED, table)}")
+        table: catalog.value(
+            connection, f"SELECT count(*) FROM {sql.ident(PARKED, table)}"
+        )
         for table in catalog.NEW_TABLES
         if catalog.table_exists(connection, PARKED, table)
     }
@@ -109,7 +115,9 @@ def _last_cleanup(connection: BaseDatabaseWrapper) -> Run | None:
 
 def is_cleaned_up(connection: BaseDatabaseWrapper) -> bool:
     """Whether cleanup has been here, and nothing legacy is left."""
-    return _last_cleanup(connection) is not None and not catalog.legacy_tables(connection)
+    return _last_cleanup(connection) is not None and not catalog.legacy_tables(
+        connection
+    )
 
 
 def what_goes(connection: BaseDatabaseWrapper) -> list[Drop]:
@@ -117,7 +125,9 @@ def what_goes(connection: BaseDatabaseWrapper) -> list[Drop]:
     return [
         Drop(
             f"legacy.{table}",
-            catalog.value(connection, "SELECT pg_total_relation_size(%s)", [f"legacy.{table}"]),
+            catalog.value(
+                connection, "SELECT pg_total_relation_size(%s)", [f"legacy.{table}"]
+            ),
         )
         for table, schema in catalog.legacy_tables(connection).items()
         if schema == LEGACY
@@ -127,7 +137,9 @@ def what_goes(connection: BaseDatabaseWrapper) -> list[Drop]:
 def objections(connection: BaseDatabaseWrapper, backups: Path) -> Iterator[str]:
     """Why the legacy tables may not go now, a sentence each."""
     yield from _others(connection)
-    held = Quarantine.objects.using(connection.alias).filter(kind="held", decided_at=None)
+    held = Quarantine.objects.using(connection.alias).filter(
+        kind="held", decided_at=None
+    )
     if held.exists():
         yield (
             f"{held.count():,} rows are held in quarantine and are nowhere but in their legacy"
@@ -158,7 +170,9 @@ def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
 def _others(connection: BaseDatabaseWrapper) -> Iterator[str]:
     """What other people have put into ``legacy``, or hung on its tables."""
     ours = [lens.legacy for lens in LENSES]
-    for kind, name in catalog.rows(connection, sql.query("others_in_legacy"), {"ours": ours}):
+    for kind, name in catalog.rows(
+        connection, sql.query("others_in_legacy"), {"ours": ours}
+    ):
         yield f"The {kind} {name} is in the schema legacy. Move it elsewhere or drop it."
     for kind, name, table in catalog.rows(
         connection, sql.query("others_on_legacy"), {"ours": ours}
@@ -193,5 +207,9 @@ def _drop(connection: BaseDatabaseWrapper, table: str, say: Say | None) -> None:
             cursor.execute(f"DROP TABLE {sql.ident(LEGACY, table)}")
 
     locks.run_briefly(
-        connection, drop, what=f"Dropping legacy.{table}", tables=(f"legacy.{table}",), say=say
+        connection,
+        drop,
+        what=f"Dropping legacy.{table}",
+        tables=(f"legacy.{table}",),
+        say=say,
     )

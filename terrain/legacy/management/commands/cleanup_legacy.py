@@ -7,8 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from terrain.commands import CannotRun, Refusal
+from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
+from terrain.commands import Refusal
 from terrain.legacy import ledger, retreat
 
 

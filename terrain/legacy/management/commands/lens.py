@@ -20,7 +20,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("table", nargs="?", choices=sorted(BY_LEGACY), help="default: all")
+        parser.add_argument(
+            "table", nargs="?", choices=sorted(BY_LEGACY), help="default: all"
+        )
         parser.add_argument("--sql", action="store_true", help="the SQL made from it")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -49,18 +51,29 @@ class Command(BaseCommand):
     def _print_column(self, lens: Lens, column: Column) -> None:
         up = dict(column.up)
         if lens.part is not None and lens.part.column == column.name:
-            up = {f"{lens.part.table}.{name}": each for name, each in lens.part.up.items()}
-            up |= {f"{lens.part.table}.{name}": "computed once" for name in lens.part.derived}
+            up = {
+                f"{lens.part.table}.{name}": each for name, each in lens.part.up.items()
+            }
+            up |= {
+                f"{lens.part.table}.{name}": "computed once"
+                for name in lens.part.derived
+            }
         self.say(f"    to   {', '.join(up)}: {column.how}")
         back = sql.down(lens)[column.name]
-        self.say(f"    back {textwrap.shorten(back, 200, placeholder=' … (--sql has all)')}")
+        self.say(
+            f"    back {textwrap.shorten(back, 200, placeholder=' … (--sql has all)')}"
+        )
 
     def _print_sql(self, lens: Lens) -> None:
         types = catalog.types(self.connection)
         order = [column.name for column in lens.mapped]
         tables = {each.legacy: f"public.{each.legacy}" for each in LENSES}
-        self.say(f"-- {lens.legacy}: the copy, a batch of it\n{sql.copy_batch(lens, types, 3)};\n")
-        self.say(f"-- {lens.legacy}: the round-trip proof\n{sql.round_trip(lens, types, tables)};\n")
+        self.say(
+            f"-- {lens.legacy}: the copy, a batch of it\n{sql.copy_batch(lens, types, 3)};\n"
+        )
+        self.say(
+            f"-- {lens.legacy}: the round-trip proof\n{sql.round_trip(lens, types, tables)};\n"
+        )
         self.say(f"-- {lens.legacy}: the view, the functions and the triggers")
         for statement in (
             *sql.functions(lens, types, order),

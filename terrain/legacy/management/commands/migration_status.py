@@ -12,7 +12,9 @@ from terrain.legacy import guide
 
 
 class Command(BaseCommand):
-    help = "Say how far each step of the guide is, and what comes next. Changes nothing."
+    help = (
+        "Say how far each step of the guide is, and what comes next. Changes nothing."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="one JSON document")

@@ -25,7 +25,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         tell = None if options["json"] else lambda what: self.say(f"  … {what}")
-        report = preflight.run(self.connection, accept=settings.PREFLIGHT_ACCEPT, tell=tell)
+        report = preflight.run(
+            self.connection, accept=settings.PREFLIGHT_ACCEPT, tell=tell
+        )
         if options["json"]:
             self.print_json(report.as_json())
         else:
@@ -53,7 +55,9 @@ class Command(BaseCommand):
         marks = {Severity.BLOCKS: "✗", Severity.WARNS: "!", Severity.TELLS: "·"}
         self.say(f"{marks.get(finding.severity, '✓')} {finding.sentence}")
         for row in finding.rows:
-            self.say("    " + ", ".join(f"{name} {value}" for name, value in row.items()))
+            self.say(
+                "    " + ", ".join(f"{name} {value}" for name, value in row.items())
+            )
         if finding.count > len(finding.rows):
             self.say(f"    … and {finding.count - len(finding.rows):,} more")
         if finding.remedy:

@@ -31,7 +31,9 @@ class Command(BaseCommand):
             return
         prepared = prepare.prepare(self.connection)
         if prepared.set_for:
-            self.say(f"The search path is now legacy, public for: {', '.join(prepared.set_for)}.")
+            self.say(
+                f"The search path is now legacy, public for: {', '.join(prepared.set_for)}."
+            )
         else:
             self.say("The search path was set already.")
         for role in prepared.beyond:
@@ -40,7 +42,9 @@ class Command(BaseCommand):
                 f" a superuser: ALTER ROLE {role} SET search_path = legacy, public;"
             )
         if prepared.sessions:
-            self.say("These sessions began before, and do not have it. Recycle their pools once:")
+            self.say(
+                "These sessions began before, and do not have it. Recycle their pools once:"
+            )
             for session in prepared.sessions:
                 self.say(f"    {session}")
         self.say("Next: python manage.py backup_database")

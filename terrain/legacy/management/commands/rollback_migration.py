@@ -6,8 +6,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from terrain.commands import CannotRun, Refusal
+from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
+from terrain.commands import Refusal
 from terrain.legacy import ledger, retreat
 
 
@@ -36,6 +37,8 @@ class Command(BaseCommand):
             self.say("There is nothing to roll back.")
             return
         self.say(f"Back in public: {', '.join(done.tables)}.")
-        parked = ", ".join(f"{rows:,} {table}" for table, rows in done.parked.items() if rows)
+        parked = ", ".join(
+            f"{rows:,} {table}" for table, rows in done.parked.items() if rows
+        )
         self.say(f"Parked in legacy_parked: {parked or 'nothing'}.")
         self.say("To go forward again: python manage.py migrate")

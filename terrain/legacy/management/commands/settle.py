@@ -23,7 +23,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--watch", action="store_true", help="go on until interrupted")
+        parser.add_argument(
+            "--watch", action="store_true", help="go on until interrupted"
+        )
         parser.add_argument(
             "--again",
             action="store_true",
@@ -38,7 +40,9 @@ class Command(BaseCommand):
             )
         if options["again"]:
             changed = settling.carry_over_again(self.connection)
-            self.say(f"Functions and triggers derived anew; {changed:,} rows carried over.")
+            self.say(
+                f"Functions and triggers derived anew; {changed:,} rows carried over."
+            )
         self._report(settling.settle(self.connection))
         while options["watch"]:
             time.sleep(INTERVAL)

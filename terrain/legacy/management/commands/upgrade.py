@@ -28,7 +28,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--no-backup", action="store_true", help="do without a backup of this project's"
+            "--no-backup",
+            action="store_true",
+            help="do without a backup of this project's",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -45,7 +47,8 @@ class Command(BaseCommand):
     def _calls(self, no_backup: bool) -> Iterator[Call]:
         """The commands that are left, in order."""
         steps = {
-            step.name: step for step in guide.steps(self.connection, settings.BACKUP_DIR)
+            step.name: step
+            for step in guide.steps(self.connection, settings.BACKUP_DIR)
         }
 
         def left(name: str) -> bool:
@@ -73,7 +76,9 @@ class Command(BaseCommand):
         return proven is not None and now - proven.taken_at < FRESH
 
     def _print_summary(self) -> None:
-        if retreat.is_cleaned_up(self.connection) or not catalog.is_moved(self.connection):
+        if retreat.is_cleaned_up(self.connection) or not catalog.is_moved(
+            self.connection
+        ):
             return
         self.say()
         self.print_table(

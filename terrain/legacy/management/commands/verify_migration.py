@@ -22,8 +22,12 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="one JSON document, all rows")
-        parser.add_argument("--html", type=Path, metavar="FILE", help="write a report to FILE")
+        parser.add_argument(
+            "--json", action="store_true", help="one JSON document, all rows"
+        )
+        parser.add_argument(
+            "--html", type=Path, metavar="FILE", help="write a report to FILE"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         as_json = options["json"]
@@ -52,9 +56,13 @@ class Command(BaseCommand):
             mark = {Severity.FAILS: "✗", Severity.WARNS: "!"}.get(finding.severity, "✓")
             self.say(f"{mark} {finding.name}: {finding.sentence}")
             for row in finding.rows:
-                self.say("    " + ", ".join(f"{name} {value}" for name, value in row.items()))
+                self.say(
+                    "    " + ", ".join(f"{name} {value}" for name, value in row.items())
+                )
             if finding.count > len(finding.rows) and finding.rows:
-                self.say(f"    … and {finding.count - len(finding.rows):,} more (--json has all)")
+                self.say(
+                    f"    … and {finding.count - len(finding.rows):,} more (--json has all)"
+                )
             if finding.remedy:
                 self.say(f"  → {finding.remedy}")
         for table, kind, reason, number in result.quarantined:
@@ -62,6 +70,8 @@ class Command(BaseCommand):
         if html is not None:
             self.say(f"The report is in {html}.")
         if result.failures:
-            self.say(f"\n{len(result.failures)} of {len(result.findings)} checks failed.")
+            self.say(
+                f"\n{len(result.failures)} of {len(result.findings)} checks failed."
+            )
         else:
             self.say(f"\nAll {len(result.findings)} checks passed.")
