@@ -136,3 +136,52 @@ def who_blocks(
             [list(tables)],
         )
         return [Blocker(*row) for row in cursor.fetchall()]
+
+
+# --- one run at a time ---------------------------------------------------------------------
+
+
+class Busy(Exception):
+    """Another command is at work on this database."""
+
+
+@contextmanager
+def exclusive(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Be the only command that changes this database; raises :class:`Busy`.
+
+    An advisory lock of the session, so it goes when the process does, however it ends.
+    It may be taken again by the same connection.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [RUN_LOCK])
+        (is_ours,) = cursor.fetchone()
+    if not is_ours:
+        raise Busy(_who_is_running(connection))
+    try:
+        yield
+    finally:
+        if connection.connection is not None and not connection.connection.closed:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [RUN_LOCK])
+
+
+def _who_is_running(connection: BaseDatabaseWrapper) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT a.pid, a.usename, a.application_name, a.backend_start"
+            "  FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE l.locktype = 'advisory' AND l.granted"
+            "   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            "   AND l.objid = %s AND l.classid = 0 AND l.pid <> pg_backend_pid()",
+            [RUN_LOCK],
+        )
+        found = cursor.fetchall()
+    who = "; ".join(
+        f"process {pid} of the server ({application or 'unnamed'}, role {role},"
+        f" connected since {since:%H:%M:%S} UTC)"
+        for pid, role, application, since in found
+    )
+    return (
+        f"Another command is at work on this database: {who or 'it has just ended'}."
+        " Wait for it, or look with: python manage.py migration_status"
+    )

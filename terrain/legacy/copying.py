@@ -27,36 +27,12 @@ from terrain.legacy.ledger import Progress
 from terrain.legacy.mapping import BY_LEGACY
 from terrain.legacy.models import Batch, Run
 from terrain.legacy.schema import Lens
+from terrain.pace import Pace
 
-#: Seconds a batch should take with its commit: while others are connected, and alone.
-BESIDE_OTHERS, ALONE = 0.08, 0.5
-#: Rows in the first batch, and at most.
-FIRST_BATCH, LARGEST_BATCH = 200, 20_000
 #: Tables below this many rows (by the planner's count) are copied by one connection.
 WORTH_SHARING = 20_000
 
 Report = Callable[[Progress], None]
-
-
-@dataclass
-class Pace:
-    """How many rows make a batch of the wanted length.  Shrinks at once, grows slowly."""
-
-    seconds: float
-    rows: int = FIRST_BATCH
-
-    def took(self, rows: int, seconds: float) -> None:
-        """Learn from a batch."""
-        if rows <= 0 or seconds <= 0:
-            return
-        ideal = rows * self.seconds / seconds
-        if ideal < self.rows:
-            self.rows = max(1, int(ideal))
-        elif rows >= self.rows:
-            self.rows = min(LARGEST_BATCH, int(min(ideal, self.rows * 2)) + 1)
-
-    def halve(self) -> None:
-        self.rows = max(1, self.rows // 2)
 
 
 @dataclass
@@ -231,7 +207,7 @@ def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> No
         .first()
     )
     after = last.upto if last is not None else shard.after
-    pace = Pace(BESIDE_OTHERS if others_connected(connection) else ALONE)
+    pace = Pace.beside_others(connection)
     next_range = sql.next_range(sql.ident("legacy", work.lens.legacy))
     while not work.stop.is_set():
         with connection.cursor() as cursor:
@@ -333,18 +309,6 @@ def _store_cursor(
         rows=rows,
         seconds=seconds,
     ).save(using=connection.alias)
-
-
-def others_connected(connection: BaseDatabaseWrapper) -> bool:
-    """Whether anybody else has a session in this database."""
-    return bool(
-        catalog.value(
-            connection,
-            "SELECT true FROM pg_stat_activity"
-            " WHERE datname = current_database() AND backend_type = 'client backend'"
-            "   AND pid <> pg_backend_pid() AND application_name <> 'terrain' LIMIT 1",
-        )
-    )
 
 
 # --- after a rollback ----------------------------------------------------------------------
@@ -464,7 +428,7 @@ def _customers_of(
     next_range = sql.next_range(table)
     last = run.batches.filter(shard=shard).order_by("-id").first()
     after = last.upto if last is not None else None
-    pace = Pace(BESIDE_OTHERS if others_connected(connection) else ALONE)
+    pace = Pace.beside_others(connection)
     while True:
         found = catalog.rows(
             connection, next_range, {"after": after, "end": None, "limit": pace.rows}

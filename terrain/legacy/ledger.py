@@ -9,54 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from terrain import locks
-from terrain.legacy import catalog
 from terrain.legacy.models import Run
+from terrain.locks import Busy, exclusive
 
-
-class Busy(Exception):
-    """Another command is at work on this database."""
-
-
-@contextmanager
-def exclusive(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Be the only command that changes this database; raises :class:`Busy`.
-
-    An advisory lock of the session, so it goes when the process does, however it ends.
-    It may be taken again by the same connection.
-    """
-    if not catalog.value(
-        connection, "SELECT pg_try_advisory_lock(%s)", [locks.RUN_LOCK]
-    ):
-        raise Busy(_who_is_running(connection))
-    try:
-        yield
-    finally:
-        if connection.connection is not None and not connection.connection.closed:
-            catalog.value(connection, "SELECT pg_advisory_unlock(%s)", [locks.RUN_LOCK])
-
-
-def _who_is_running(connection: BaseDatabaseWrapper) -> str:
-    found = catalog.rows(
-        connection,
-        "SELECT a.pid, a.usename, a.application_name, a.backend_start"
-        "  FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-        " WHERE l.locktype = 'advisory' AND l.granted"
-        "   AND l.objid = %s AND l.classid = 0 AND l.pid <> pg_backend_pid()",
-        [locks.RUN_LOCK],
-    )
-    who = "; ".join(
-        f"process {pid} of the server ({application or 'unnamed'}, role {role},"
-        f" connected since {since:%H:%M:%S} UTC)"
-        for pid, role, application, since in found
-    )
-    return (
-        f"Another command is at work on this database: {who or 'it has just ended'}."
-        " Wait for it, or look with: python manage.py migration_status"
-    )
+__all__ = [
+    "Busy",
+    "Progress",
+    "begin",
+    "exclusive",
+    "finish",
+    "last",
+    "recorded",
+]
 
 
 def last(step: str, using: str = "default") -> Run | None:

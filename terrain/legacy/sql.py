@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from pathlib import Path
 
 from psycopg import sql as pg
@@ -17,6 +16,7 @@ from psycopg import sql as pg
 from terrain import locks
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens, Rule
+from terrain.sqlfiles import render, statements
 
 Types = Mapping[str, Mapping[str, str]]
 
@@ -54,23 +54,13 @@ SETTLED_BY: Mapping[str, tuple[str, ...]] = {
 #: Where hand-written and generated statements take their ranges of keys from.
 RANGE = "(%(after)s::uuid IS NULL OR {0}.id > %(after)s::uuid) AND (%(upto)s::uuid IS NULL OR {0}.id <= %(upto)s::uuid)"
 
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-
 
 # --- text ----------------------------------------------------------------------------------
 
 
-@cache
 def templates(name: str) -> Mapping[str, str]:
     """The named statements of one ``.sql`` file beside this module."""
-    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def render(template: str, /, **parts: str) -> str:
-    """Fill each ``{name}``; other braces stay.  Raises KeyError for an unknown name."""
-    return _PLACEHOLDER.sub(lambda match: parts[match.group(1)], template)
+    return statements(Path(__file__).parent / name)
 
 
 def ident(*names: str) -> str:
@@ -993,8 +983,8 @@ def both_sides(lens: Lens) -> tuple[str, str]:
     after = [f"l.{ident(name)}" for name in names]
     if lens.part is not None:
         place = names.index(lens.part.column)
-        for side in (before, after):
-            side[place] = f"CASE WHEN {held} THEN NULL ELSE {side[place]} END"
+        for columns in (before, after):
+            columns[place] = f"CASE WHEN {held} THEN NULL ELSE {columns[place]} END"
         keep = "true"
     else:
         keep = f"NOT {held}"
