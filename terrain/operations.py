@@ -214,19 +214,57 @@ def _add_unique(
     )
 
 
-class InstallSQL(migrations.RunSQL):
-    """Functions and triggers from a file; ``name`` says what they are for."""
+class InstallSQL(NotInTransactionMixin, migrations.RunSQL):
+    """Functions and triggers from a file; ``name`` says what they are for.
 
-    def __init__(self, name: str, sql: str, reverse_sql: str) -> None:
+    Triggers need a lock on their ``tables`` (qualified names), which is not waited for
+    long.  The statements are such that they can be run again.
+    """
+
+    def __init__(
+        self, name: str, sql: str, reverse_sql: str, tables: tuple[str, ...]
+    ) -> None:
         super().__init__(sql, reverse_sql)
         self.name = name
+        self.tables = tables
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
         return (
             self.__class__.__qualname__,
-            [],
-            {"name": self.name, "sql": self.sql, "reverse_sql": self.reverse_sql},
+            [self.name, self.sql],
+            {"reverse_sql": self.reverse_sql, "tables": self.tables},
         )
 
     def describe(self) -> str:
         return f"Install {self.name}"
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        self._run_briefly(schema_editor, str(self.sql), f"Installing {self.name}")
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        self._run_briefly(
+            schema_editor, str(self.reverse_sql), f"Taking away {self.name}"
+        )
+
+    def _run_briefly(
+        self, schema_editor: BaseDatabaseSchemaEditor, sql: str, what: str
+    ) -> None:
+        self._ensure_not_in_transaction(schema_editor)
+        locks.run_briefly(
+            schema_editor.connection,
+            lambda: schema_editor.execute(sql, params=None),  # type: ignore[arg-type]
+            what=what,
+            tables=self.tables,
+        )
