@@ -10,9 +10,12 @@ class LegacyConfig(AppConfig):
     verbose_name = "The move"
 
     def ready(self) -> None:
+        from catalogue import assets
         from terrain.exceptions import Refused, register_sqlstate
-        from terrain.legacy import guard
+        from terrain.legacy import guard, receivers
 
         pre_migrate.connect(guard.before_migrate, sender=self)
         post_migrate.connect(guard.after_migrate, sender=self)
+        assets.before_copy.connect(receivers.settle_first)
+        assets.after_copy.connect(receivers.quarantine_models)
         register_sqlstate("TB002", Refused)

@@ -188,18 +188,22 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
     command = "copy_models_to_assets"
     if not catalog.table_exists(connection, "public", "models"):
         return Step("assets", command, State.PENDING)
-    models, assets = catalog.rows(
+    models, waiting = catalog.rows(
         connection,
         "SELECT (SELECT count(*) FROM public.models),"
-        "       (SELECT count(*) FROM public.assets WHERE copied IS NOT NULL)",
+        "       (SELECT count(*) FROM public.models m"
+        "         WHERE NOT EXISTS (SELECT FROM public.assets a WHERE a.id = m.id)"
+        "           AND NOT EXISTS (SELECT FROM public.assets a WHERE a.model_id = m.id)"
+        "           AND NOT EXISTS (SELECT FROM public.legacy_quarantine q"
+        "                            WHERE q.legacy_table = 'models' AND q.legacy_id = m.id))",
     )[0]
-    done = assets > 0 or models == 0
     return Step(
         "assets",
         command,
-        State.DONE if done else State.PENDING,
-        rows=assets,
-        total=models,
+        State.PENDING if waiting else State.DONE,
+        f"{waiting:,} models have no asset yet" if waiting else "",
+        models - waiting,
+        models,
     )
 
 

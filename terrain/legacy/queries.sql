@@ -217,6 +217,26 @@ INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, det
 SELECT %(table)s, now.id, 'flagged', %(reason)s, now.detail, now."row" FROM now
 ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
 
+-- name: quarantine_models
+-- Make the quarantine's entries for models that cannot be assets exactly those given.  The
+-- models themselves are migrated: an entry is about the row of the new table.
+WITH now AS (
+    SELECT n.* FROM unnest(%(ids)s::uuid[], %(reasons)s::text[], %(details)s::text[],
+                           %(rows)s::text[]::jsonb[]) AS n (id, reason, detail, "row")
+), gone AS (
+    DELETE FROM public.legacy_quarantine q
+     WHERE q.legacy_table = 'models' AND q.kind = 'held'
+       AND NOT EXISTS (SELECT FROM now WHERE now.id = q.legacy_id AND now.reason = q.reason)
+    RETURNING q.*
+), kept AS (
+    INSERT INTO public.legacy_released
+           (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
+    SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
+)
+INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+SELECT 'models', now.id, 'held', now.reason, now.detail, now."row" FROM now
+ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+
 -- name: price_forecast
 -- Orders whose lines will not add up to what they say they cost.
 WITH fit AS MATERIALIZED (

@@ -138,7 +138,7 @@ def objections(connection: BaseDatabaseWrapper, backups: Path) -> Iterator[str]:
     """Why the legacy tables may not go now, a sentence each."""
     yield from _others(connection)
     held = Quarantine.objects.using(connection.alias).filter(
-        kind="held", decided_at=None
+        kind="held", decided_at=None, legacy_table__in=[lens.legacy for lens in LENSES]
     )
     if held.exists():
         yield (

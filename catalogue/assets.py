@@ -1,0 +1,255 @@
+"""From models to the global catalogue of assets, and from layouts to the tables' libraries.
+
+Everything is done in short batches over ranges of keys, so nobody waits long, and each
+batch can be done again: a second run finds nothing left to do.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.dispatch import Signal
+
+from terrain import locks
+from terrain.pace import Pace
+from terrain.sqlfiles import render, statements
+
+#: Sent before models are copied, with ``connection``: whatever must come first.
+before_copy = Signal()
+#: Sent afterwards, with ``connection`` and ``held``, an iterable of :class:`Held`.
+after_copy = Signal()
+
+#: What the copy writes and an edit may change; the digest is over these.
+COLUMNS = (
+    "artist_id",
+    "name",
+    "description",
+    "category",
+    "tags",
+    "file_ref",
+    "glb_file_path",
+    "preview_url",
+    "thumbnail_path",
+    "dimensions_mm",
+    "triangle_count",
+    "base_price",
+    "status",
+    "visibility",
+    "published_at",
+)
+
+#: Why a model cannot be an asset: reason -> what is wrong with it, and what to do.
+REASONS = {
+    "model_without_file": (
+        "has neither an STL nor a GLB file. Give it one (file_paths), then run"
+        " copy_models_to_assets again."
+    ),
+    "model_price_nan": (
+        "has the price NaN, not a number. Correct base_price, then run"
+        " copy_models_to_assets again."
+    ),
+}
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model that cannot be an asset; ``row`` is the model as JSON text."""
+
+    id: uuid.UUID
+    reason: str
+    row: str
+
+    @property
+    def sentence(self) -> str:
+        return f"models {self.id} {REASONS[self.reason]}"
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy has done, or would do, in rows."""
+
+    added: int = 0
+    refreshed: int = 0
+    edited: int = 0
+    held: tuple[tuple[str, int], ...] = ()
+    placed: int = 0
+    replaced: int = 0
+    removed: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to write."""
+        return not any(
+            (self.added, self.refreshed, self.placed, self.replaced, self.removed)
+        )
+
+
+class NoModels(Exception):
+    """The tables of the catalogue are not there."""
+
+
+def copy(
+    connection: BaseDatabaseWrapper, *, dry_run: bool = False, tell: Tell | None = None
+) -> Copied:
+    """Make an asset of every model, and fill every table's library from its layout.
+
+    An asset has its model's id.  What nobody has edited since the last copy is refreshed,
+    what somebody has is left alone.  With ``dry_run`` nothing is written.  Raises
+    :class:`NoModels` before ``migrate`` and :class:`terrain.locks.Busy`.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.table_assets') IS NOT NULL")
+        if not cursor.fetchone()[0]:
+            raise NoModels(
+                "There are no models to copy: the tables of the catalogue are not there."
+                " Run: python manage.py migrate"
+            )
+    if dry_run:
+        return _copy(connection, "forecast_models", "forecast_libraries", tell)
+    with locks.exclusive(connection):
+        before_copy.send(copy, connection=connection)
+        copied = _copy(connection, "copy_models", "fill_libraries", tell)
+        _count_uses(connection)
+        after_copy.send(copy, connection=connection, held=held_models(connection))
+    return copied
+
+
+def _copy(
+    connection: BaseDatabaseWrapper, models: str, libraries: str, tell: Tell | None
+) -> Copied:
+    added, refreshed = _in_batches(connection, "models", models, tell)
+    placed, replaced, removed = _in_batches(connection, "tables", libraries, tell)
+    with connection.cursor() as cursor:
+        _pin(cursor)
+        cursor.execute(_sql("edited_assets"))
+        (edited,) = cursor.fetchone()
+        cursor.execute(_sql("count_held"))
+        held = tuple(cursor.fetchall())
+    return Copied(added, refreshed, edited, held, placed, replaced, removed)
+
+
+def _count_uses(connection: BaseDatabaseWrapper) -> None:
+    """``add_count`` and ``use_count`` of every asset, from the libraries."""
+    for bounds in _ranges(connection, "assets"):
+        with _batch(connection) as cursor:
+            cursor.execute(_sql("count_uses"), bounds)
+
+
+def held_models(connection: BaseDatabaseWrapper) -> Iterator[Held]:
+    """The models that cannot be assets, by id."""
+    with connection.cursor() as cursor:
+        cursor.execute(_sql("held_models"))
+        for row in cursor:
+            yield Held(*row)
+
+
+# --- batches -------------------------------------------------------------------------------
+
+
+def _in_batches(
+    connection: BaseDatabaseWrapper, table: str, statement: str, tell: Tell | None
+) -> list[int]:
+    """Run a statement over all keys of a table; returns the sums of what it returns."""
+    totals: list[int] = []
+    done = 0
+    for bounds in _ranges(connection, table):
+        with _batch(connection) as cursor:
+            cursor.execute(_sql(statement), bounds)
+            counts = cursor.fetchone()
+        totals = [a + b for a, b in zip(totals or [0] * len(counts), counts)]
+        done += bounds["rows"]
+        if tell is not None:
+            tell(f"{done:,} {table}")
+    width = 3 if table == "tables" else 2
+    return totals or [0] * width
+
+
+def _ranges(connection: BaseDatabaseWrapper, table: str) -> Iterator[dict[str, Any]]:
+    """Ranges of keys, each as long as the one before it allows."""
+    pace = Pace.beside_others(connection)
+    after = None
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _sql(f"range_of_{table}"), {"after": after, "limit": pace.rows}
+            )
+            upto, rows = cursor.fetchone()
+        if upto is None:
+            return
+        started = monotonic()
+        yield {"after": after, "upto": upto, "rows": rows}
+        pace.took(rows, monotonic() - started)
+        after = upto
+
+
+@contextmanager
+def _batch(connection: BaseDatabaseWrapper) -> Iterator[Any]:
+    """A transaction of one batch: no limit applies to what was there before it."""
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
+        cursor.execute("SELECT set_config('work_mem', '64MB', true)")
+        _pin(cursor)
+        yield cursor
+
+
+def _pin(cursor: Any) -> None:
+    """A digest is over text, so what text looks like may not depend on the session."""
+    cursor.execute("SELECT set_config('TimeZone', 'UTC', false)")
+
+
+# --- SQL -----------------------------------------------------------------------------------
+
+
+def _sql(name: str) -> str:
+    """A statement of ``assets.sql``, filled in."""
+    source = statements(Path(__file__).with_suffix(".sql"))
+
+    def fragment(name: str, **parts: str) -> str:
+        text = render(source[name], **parts)
+        return "\n".join(
+            line for line in text.splitlines() if not line.startswith("--")
+        ).strip()
+
+    def file(*keys: str) -> str:
+        value = "m.file_paths"
+        for key in keys:
+            value = f"{value} -> {key}"
+        return fragment("text", value=f"({value})")
+
+    def digest(row: str) -> str:
+        return fragment(
+            "digest", columns=", ".join(f"{row}.{column}" for column in COLUMNS)
+        )
+
+    file_ref = f"coalesce({file(chr(39) + 'stl' + chr(39))}, {file(chr(39) + 'glb' + chr(39))})"
+    why_held = fragment("why_held", file_ref=file_ref)
+    wanted = fragment(
+        "wanted",
+        file_ref=file_ref,
+        glb=file("'glb'"),
+        preview=file("'additional_images'", "0"),
+        thumbnail=file("'thumbnail'"),
+        why_held=f"({why_held})",
+    )
+    return render(
+        source[name],
+        wanted=wanted,
+        placed=fragment("placed"),
+        why_held=why_held,
+        digest_of_wanted=digest("w"),
+        digest_of_asset=digest("a"),
+        columns=", ".join(("id", "model_id", *COLUMNS)),
+        assignments=", ".join(
+            f"{column} = excluded.{column}" for column in ("model_id", *COLUMNS)
+        ),
+    )

@@ -1,0 +1,36 @@
+"""What the move adds to commands that will outlive it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from catalogue.assets import Held
+from terrain.legacy import catalog, settling, sql
+
+
+def settle_first(sender: Any, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Before models become assets: what the old application wrote is settled."""
+    settling.settle(connection)
+
+
+def quarantine_models(
+    sender: Any, connection: BaseDatabaseWrapper, held: Iterable[Held], **_: Any
+) -> None:
+    """Make the quarantine's entries for models exactly those that were held."""
+    if not catalog.table_exists(connection, "public", "legacy_quarantine"):
+        return
+    models = list(held)
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute(
+            sql.query("quarantine_models"),
+            {
+                "ids": [model.id for model in models],
+                "reasons": [model.reason for model in models],
+                "details": [model.sentence for model in models],
+                "rows": [model.row for model in models],
+            },
+        )
