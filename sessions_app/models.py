@@ -67,7 +67,7 @@ class AnonymousSession(Record):
             models.When(contact_email="", then=models.Value(user.email)),
             default=models.F("contact_email"),
         )
-        return self.tables.update(
+        return Table.objects.filter(session=self).update(
             user=user,
             session=None,
             contact_email=with_address,

@@ -35,7 +35,7 @@ class Command(BaseCommand):
     System checks are left out: they say nothing about a database that is half-way.
     """
 
-    requires_system_checks: list[str] = []  # type: ignore[assignment]
+    requires_system_checks: list[str] = []
     stealth_options = ("connection",)
 
     def run_from_argv(self, argv: list[str]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.ddl_references import Statement, Table
 from django.db.models import Deferrable
 
@@ -44,15 +43,13 @@ class ForeignKeyConstraint(models.BaseConstraint):
         self.on_update = on_update
         self.deferrable = deferrable
 
-    def constraint_sql(
-        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor
-    ) -> str:
+    def constraint_sql(self, model: Any, schema_editor: Any) -> str:
         """The constraint as written inside CREATE TABLE."""
         quote = schema_editor.quote_name
         return f"CONSTRAINT {quote(self.name)} {self._definition(model, schema_editor)}"
 
-    def create_sql(
-        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor
+    def create_sql(  # type: ignore[override]
+        self, model: Any, schema_editor: Any
     ) -> Statement:
         return Statement(
             "ALTER TABLE %(table)s ADD CONSTRAINT %(name)s %(definition)s",
@@ -61,8 +58,8 @@ class ForeignKeyConstraint(models.BaseConstraint):
             definition=self._definition(model, schema_editor),
         )
 
-    def remove_sql(
-        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor
+    def remove_sql(  # type: ignore[override]
+        self, model: Any, schema_editor: Any
     ) -> Statement:
         return Statement(
             "ALTER TABLE %(table)s DROP CONSTRAINT %(name)s",
@@ -70,9 +67,7 @@ class ForeignKeyConstraint(models.BaseConstraint):
             name=schema_editor.quote_name(self.name),
         )
 
-    def _definition(
-        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor
-    ) -> str:
+    def _definition(self, model: Any, schema_editor: Any) -> str:
         quote = schema_editor.quote_name
         field: Any = model._meta.get_field(self.field)
         target = field.target_field
@@ -90,7 +85,7 @@ class ForeignKeyConstraint(models.BaseConstraint):
     def validate(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to add: the ``ForeignKey`` field itself looks for its target."""
 
-    def deconstruct(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    def deconstruct(self) -> Any:
         path, args, kwargs = super().deconstruct()
         kwargs |= {"field": self.field, "on_delete": self.on_delete}
         if self.on_update != "CASCADE":
@@ -101,7 +96,7 @@ class ForeignKeyConstraint(models.BaseConstraint):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, ForeignKeyConstraint):
-            return self.deconstruct() == other.deconstruct()
+            return bool(self.deconstruct() == other.deconstruct())
         return NotImplemented
 
     def __hash__(self) -> int:

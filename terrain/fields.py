@@ -13,7 +13,7 @@ from terrain.postgresql.dates import ImpossibleDate
 BCRYPT_PREFIX = "bcrypt$"
 
 
-class PasswordHashField(models.CharField):
+class PasswordHashField(models.CharField):  # type: ignore[type-arg]
     """A password column that stays readable to the old application.
 
     In the database: ``$2b$12$…``, as that application writes it.  In Python:
@@ -35,7 +35,7 @@ class PasswordHashField(models.CharField):
         return value
 
 
-class TimestampField(models.DateTimeField):
+class TimestampField(models.DateTimeField):  # type: ignore[type-arg]
     """A ``timestamptz`` whose value may be outside Python's years 1 to 9999.
 
     Such a value is read as :class:`~terrain.postgresql.dates.ImpossibleDate`, and is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.hashers import BCryptPasswordHasher
 
 #: bcrypt reads no further.  The library of the old application cuts silently, the
@@ -18,7 +20,7 @@ class LegacyBCryptPasswordHasher(BCryptPasswordHasher):
     """
 
     def encode(self, password: str, salt: bytes) -> str:  # type: ignore[override]
-        bcrypt = self._load_library()
+        bcrypt: Any = self._load_library()  # type: ignore[attr-defined]
         data = bcrypt.hashpw(password.encode()[:BCRYPT_BYTES], salt)
         return f"{self.algorithm}${data.decode('ascii')}"
 
@@ -38,7 +40,7 @@ class LegacyBCryptPasswordHasher(BCryptPasswordHasher):
         except (ValueError, IndexError, UnicodeEncodeError):
             return
 
-    def safe_summary(self, encoded: str) -> dict[str, str]:
+    def safe_summary(self, encoded: str) -> dict[Any, Any]:
         try:
             return super().safe_summary(encoded)
         except ValueError:

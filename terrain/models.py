@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
+from django.db.models import TextChoices
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -71,12 +72,12 @@ class UserManager(BaseUserManager["User"]):
 class User(Record, AbstractBaseUser, PermissionsMixin):
     """An account.  ``role`` customer has no counterpart among the legacy artists."""
 
-    class Role(models.TextChoices):
+    class Role(TextChoices):
         CUSTOMER = "customer"
         ARTIST = "artist"
         ADMIN = "admin"
 
-    class Status(models.TextChoices):
+    class Status(TextChoices):
         INVITED = "invited"
         ACTIVE = "active"
         SUSPENDED = "suspended"
@@ -117,7 +118,7 @@ class User(Record, AbstractBaseUser, PermissionsMixin):
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
-    REQUIRED_FIELDS: list[str] = []
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
 
     objects = UserManager()
 

@@ -194,9 +194,8 @@ def _add_unique(
     quote = schema_editor.quote_name
     if _is_validated(schema_editor, model, constraint.name) is not None:
         return
-    columns = ", ".join(
-        quote(model._meta.get_field(name).column) for name in constraint.fields
-    )
+    fields: list[Any] = [model._meta.get_field(name) for name in constraint.fields]
+    columns = ", ".join(quote(field.column) for field in fields)
     _drop_invalid_index(schema_editor, constraint.name)
     if _index_is_valid(schema_editor, constraint.name) is None:
         schema_editor.execute(
@@ -264,7 +263,7 @@ class InstallSQL(NotInTransactionMixin, migrations.RunSQL):
         self._ensure_not_in_transaction(schema_editor)
         locks.run_briefly(
             schema_editor.connection,
-            lambda: schema_editor.execute(sql, params=None),  # type: ignore[arg-type]
+            lambda: schema_editor.execute(sql, params=None),
             what=what,
             tables=self.tables,
         )

@@ -31,9 +31,13 @@ class TracksChanges(models.Model):
 
     @classmethod
     def from_db(
-        cls, db: str | None, field_names: Collection[str], values: Collection[Any]
+        cls,
+        db: str | None,
+        field_names: Collection[str],
+        values: Collection[Any],
+        **fetch_mode: Any,  # from Django 6.1 on
     ) -> Self:
-        instance = super().from_db(db, field_names, values)
+        instance = super().from_db(db, field_names, values, **fetch_mode)
         instance._remember()
         return instance
 
@@ -44,7 +48,7 @@ class TracksChanges(models.Model):
     def save(
         self,
         *,
-        force_insert: bool | tuple[type[models.Model], ...] = False,
+        force_insert: Any = False,
         force_update: bool = False,
         using: str | None = None,
         update_fields: Iterable[str] | None = None,

@@ -36,7 +36,8 @@ def rows(
     """All rows of a query."""
     with connection.cursor() as cursor:
         cursor.execute(query, params)
-        return cursor.fetchall()
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
 
 
 def value(

@@ -156,8 +156,8 @@ def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
         str(name)
         for (name,) in catalog.rows(
             connection,
-            "SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace"
-            " WHERE s.nspname = 'rebuilt'",
+            "SELECT p.oid::regprocedure FROM pg_proc p"
+            "  JOIN pg_namespace s ON s.oid = p.pronamespace WHERE s.nspname = 'rebuilt'",
         )
     ]
     _execute(

@@ -583,7 +583,8 @@ def empty_values(situation: Situation) -> Iterator[Finding]:
                 "empty-values",
                 [{"table": lens.legacy, "id": key} for (key,) in rows],
                 f"{lens.legacy}.{column.name} is empty where it must not be.",
-                f"Fill it, then: ALTER TABLE {lens.legacy} ALTER COLUMN {column.name} SET NOT NULL.",
+                f"Fill it, then: ALTER TABLE {lens.legacy}"
+                f" ALTER COLUMN {column.name} SET NOT NULL.",
             )
 
 

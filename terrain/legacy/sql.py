@@ -52,7 +52,10 @@ SETTLED_BY: Mapping[str, tuple[str, ...]] = {
 }
 
 #: Where hand-written and generated statements take their ranges of keys from.
-RANGE = "(%(after)s::uuid IS NULL OR {0}.id > %(after)s::uuid) AND (%(upto)s::uuid IS NULL OR {0}.id <= %(upto)s::uuid)"
+RANGE = (
+    "(%(after)s::uuid IS NULL OR {0}.id > %(after)s::uuid)"
+    " AND (%(upto)s::uuid IS NULL OR {0}.id <= %(upto)s::uuid)"
+)
 
 
 # --- text ----------------------------------------------------------------------------------
@@ -181,7 +184,8 @@ def down(lens: Lens) -> dict[str, str]:
     if lens.part is not None:
         columns[lens.part.column] = (
             "coalesce((SELECT jsonb_agg(e.item ORDER BY e.position) FROM"
-            f" (SELECT i.position, {lens.part.down} AS item FROM {ident('public', lens.part.table)} i"
+            f" (SELECT i.position, {lens.part.down} AS item"
+            f" FROM {ident('public', lens.part.table)} i"
             f" WHERE i.{ident(lens.part.parent)} = n.id) e), '[]')"
         )
     return columns
@@ -226,7 +230,8 @@ def round_trip(lens: Lens, types: Types, tables: Mapping[str, str]) -> str:
     is_held = f"{held(lens, forecast=tables)} IS NOT NULL"
     if lens.part is not None:
         back[lens.part.column] = (
-            f"CASE WHEN {is_held} THEN l.{lens.part.column} ELSE {_part_there_and_back(lens, types)} END"
+            f"CASE WHEN {is_held} THEN l.{lens.part.column}"
+            f" ELSE {_part_there_and_back(lens, types)} END"
         )
         is_held = "false"
     names = [column.name for column in lens.mapped]
@@ -542,7 +547,8 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         f" SELECT (jsonb_populate_record(r, jsonb_build_object("
         "'model_id', (SELECT m.id FROM public.models m WHERE m.id = r.model_id),"
         " 'artist_id', (SELECT u.id FROM public.users u WHERE u.id = r.artist_id)))).*"
-        f" FROM jsonb_populate_recordset(NULL::public.{part.table}, parked -> {literal(part.table)}) r"
+        f" FROM jsonb_populate_recordset(NULL::public.{part.table},"
+        f" parked -> {literal(part.table)}) r"
         " ON CONFLICT DO NOTHING;"
     )
     write = render(
@@ -823,7 +829,10 @@ def copy_batch(
         if lens.owner.or_session is not None:
             is_address = mapping.is_address(address)
             owner_columns += f", {lens.owner.or_session}"
-            owner_values += f", CASE WHEN {is_address} IS NOT TRUE THEN md5('session:' || l.id)::uuid END"
+            owner_values += (
+                f", CASE WHEN {is_address} IS NOT TRUE"
+                " THEN md5('session:' || l.id)::uuid END"
+            )
             more = "\n" + query(
                 "copy_sessions",
                 fit=fit,

@@ -14,6 +14,7 @@ from typing import Any
 from django.db.backends.postgresql import base
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
+from psycopg.pq import Format
 
 from terrain.exceptions import from_sqlstate
 from terrain.postgresql import dates
@@ -54,7 +55,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def create_cursor(self, name: str | None = None) -> Any:
         cursor = super().create_cursor(name)
         # Django swaps in its own loader where the connection's timezone is not the setting.
-        loader = cursor.adapters.get_loader(base.TIMESTAMPTZ_OID, base.Format.TEXT)
+        loader = cursor.adapters.get_loader(base.TIMESTAMPTZ_OID, Format.TEXT)
         if not issubclass(loader, dates.TimestamptzOrText):
             dates.register(self.timezone, cursor)
         return cursor

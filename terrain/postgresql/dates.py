@@ -6,7 +6,8 @@ import datetime
 from typing import Any
 
 from django.db.backends.postgresql.psycopg_any import BaseTzLoader
-from psycopg import DataError, adapt
+from psycopg import DataError
+from psycopg.abc import AdaptContext
 from psycopg.types.datetime import DateLoader, TimestampLoader
 
 
@@ -39,7 +40,7 @@ class DateOrText(DateLoader):
             return ImpossibleDate(_text(data))
 
 
-class TimestamptzOrText(BaseTzLoader):
+class TimestamptzOrText(BaseTzLoader):  # type: ignore[misc]
     """Subclassed for each timezone; Django keeps it on the class and compares it."""
 
     def load(self, data: Any) -> Any:
@@ -49,7 +50,7 @@ class TimestamptzOrText(BaseTzLoader):
             return ImpossibleDate(_text(data))
 
 
-def register(timezone: datetime.tzinfo | None, context: adapt.AdaptContext) -> None:
+def register(timezone: datetime.tzinfo | None, context: AdaptContext) -> None:
     """Let ``context`` (a psycopg connection or cursor) read every date."""
     loader = type("TimestamptzOrText", (TimestamptzOrText,), {"timezone": timezone})
     context.adapters.register_loader("timestamptz", loader)

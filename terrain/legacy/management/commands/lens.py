@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import catalog, sql
 from terrain.legacy.mapping import BY_LEGACY, LENSES
-from terrain.legacy.schema import Column, Lens
+from terrain.legacy.schema import Column, Lens, Repeat, Rule
 
 
 class Command(BaseCommand):
@@ -44,8 +44,9 @@ class Command(BaseCommand):
                 self.say(f"    dropped: {column.reason}")
         for rule in lens.held:
             self.say(f"  held if it {rule.sentence} ({rule.code})")
-        for rule in (*lens.flagged, *lens.repeats):
-            self.say(f"  flagged if it {rule.sentence} ({rule.code})")
+        flags: list[Rule | Repeat] = [*lens.flagged, *lens.repeats]
+        for flag in flags:
+            self.say(f"  flagged if it {flag.sentence} ({flag.code})")
         self.say()
 
     def _print_column(self, lens: Lens, column: Column) -> None:
