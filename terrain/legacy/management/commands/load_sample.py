@@ -33,11 +33,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--scale", type=scale, default=0.01, help="default: 0.01")
+        parser.add_argument(
+            "--if-empty",
+            action="store_true",
+            help="leave a database that is not empty as it is, and say so",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             rows = sample.load(self.connection, options["scale"])
         except sample.NotEmpty as error:
+            if options["if_empty"]:
+                self.say("The database is not empty: it is left as it is.")
+                return
             raise Refusal(str(error)) from error
         for table, number in rows.items():
             self.say(f"{table}: {number:,} rows")
