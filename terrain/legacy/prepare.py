@@ -25,15 +25,21 @@ DEFAULT_PATH = ("public",)
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody else's connection to this database."""
+    """Somebody else's connection to this database.
+
+    Of another role's, a plain owner of the database is told no more than the process and
+    the role.
+    """
 
     pid: int
     role: str
     application: str
     address: str
-    since: datetime.datetime
+    since: datetime.datetime | None
 
     def __str__(self) -> str:
+        if self.since is None:
+            return f"process {self.pid}: role {self.role}"
         where = self.address or "local"
         return (
             f"process {self.pid}: role {self.role}, {self.application or 'unnamed'},"
@@ -85,7 +91,10 @@ def _path_of(connection: BaseDatabaseWrapper, role: int) -> tuple[str, ...] | No
 
 
 def role_paths(connection: BaseDatabaseWrapper) -> dict[str, tuple[str, ...]]:
-    """Role -> the path of its own, which hides the database's, in this database."""
+    """Role -> the path of its own, which hides the database's, in this database.
+
+    Of a role that has no right on any legacy table the path does not matter.
+    """
     found = catalog.rows(
         connection,
         "SELECT DISTINCT ON (r.rolname) r.rolname, c"
@@ -95,10 +104,21 @@ def role_paths(connection: BaseDatabaseWrapper) -> dict[str, tuple[str, ...]]:
         " WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database"
         "                              WHERE datname = current_database()))"
         "   AND c LIKE 'search_path=%%' AND r.rolcanlogin"
+        f"  AND (r.rolsuper OR {_HAS_RIGHTS})"
         " ORDER BY r.rolname, s.setdatabase DESC",
-        [],
+        [[lens.legacy for lens in LENSES]],
     )
     return {role: split_path(setting.partition("=")[2]) for role, setting in found}
+
+
+#: Condition over a role ``r``; its parameter is the list of the legacy tables.
+_HAS_RIGHTS = (
+    "EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+    " WHERE s.nspname IN ('public', 'legacy') AND c.relkind IN ('r', 'p')"
+    "   AND c.relname = ANY (%s)"
+    "   AND has_table_privilege(r.oid, c.oid,"
+    "         'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))"
+)
 
 
 def is_prepared(connection: BaseDatabaseWrapper) -> bool:
@@ -119,11 +139,7 @@ def roles_with_rights(connection: BaseDatabaseWrapper) -> list[str]:
         for (role,) in catalog.rows(
             connection,
             "SELECT r.rolname FROM pg_roles r"
-            " WHERE r.rolcanlogin AND NOT r.rolsuper AND EXISTS ("
-            "   SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
-            "    WHERE s.nspname IN ('public', 'legacy') AND c.relname = ANY (%s)"
-            "      AND has_table_privilege(r.oid, c.oid,"
-            "            'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))"
+            f" WHERE r.rolcanlogin AND NOT r.rolsuper AND {_HAS_RIGHTS}"
             " ORDER BY 1",
             [[lens.legacy for lens in LENSES]],
         )
@@ -142,9 +158,11 @@ def other_sessions(connection: BaseDatabaseWrapper) -> list[Session]:
             "SELECT pid, coalesce(usename, ''), coalesce(application_name, ''),"
             "       coalesce(host(client_addr), ''), backend_start"
             "  FROM pg_stat_activity"
-            " WHERE datname = current_database() AND backend_type = 'client backend'"
+            " WHERE datname = current_database() AND usesysid IS NOT NULL"
+            # NULL where it is another role's, and not for us to know.
+            "   AND coalesce(backend_type, 'client backend') = 'client backend'"
             "   AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM 'terrain'"
-            " ORDER BY backend_start",
+            " ORDER BY backend_start, pid",
         )
     ]
 
@@ -159,12 +177,27 @@ def prepared_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
     return moment
 
 
+def _were_there(connection: BaseDatabaseWrapper) -> list[int]:
+    """The processes of the sessions that were connected at that moment."""
+    return [
+        pid
+        for (pid,) in catalog.rows(
+            connection, "SELECT unnest(pids) FROM rebuilt.prepared"
+        )
+    ]
+
+
 def sessions_before(connection: BaseDatabaseWrapper) -> list[Session]:
     """The sessions that began before the path was set, and so do not have it."""
     moment = prepared_at(connection)
     if moment is None:
         return []
-    return [each for each in other_sessions(connection) if each.since < moment]
+    were_there = _were_there(connection)
+    return [
+        each
+        for each in other_sessions(connection)
+        if (each.since < moment if each.since is not None else each.pid in were_there)
+    ]
 
 
 # --- setting and undoing -------------------------------------------------------------------
@@ -177,6 +210,52 @@ def may_alter_database(connection: BaseDatabaseWrapper) -> bool:
             connection,
             "SELECT pg_has_role(current_user, datdba, 'USAGE') FROM pg_database"
             " WHERE datname = current_database()",
+        )
+    )
+
+
+def is_left(connection: BaseDatabaseWrapper) -> bool:
+    """Whether there is anything that ``prepare`` would set."""
+    path = database_path(connection)
+    return (may_alter_database(connection) and LEGACY not in (path or ())) or any(
+        may_alter_role(connection, role) for role in _lacking(connection)
+    )
+
+
+def out_of_reach(connection: BaseDatabaseWrapper) -> list[str]:
+    """The roles with rights on a legacy table that ``prepare`` could not help.
+
+    They have a path of their own (or would need one, the database not being ours to
+    alter) which is not for the current role to set.
+    """
+    return [
+        role for role in _lacking(connection) if not may_alter_role(connection, role)
+    ]
+
+
+def _lacking(connection: BaseDatabaseWrapper) -> list[str]:
+    """The roles that need a path of their own and have none with ``legacy`` in it."""
+    own = role_paths(connection)
+    wanted = set(own)
+    if not may_alter_database(connection) and LEGACY not in (
+        database_path(connection) or ()
+    ):
+        wanted |= {*roles_with_rights(connection)}
+    return [role for role in sorted(wanted) if LEGACY not in own.get(role, ())]
+
+
+def may_alter_role(connection: BaseDatabaseWrapper, role: str) -> bool:
+    """Whether the current role may set another's search path."""
+    return bool(
+        catalog.value(
+            connection,
+            "SELECT me.rolsuper OR me.oid = r.oid OR me.rolcreaterole AND NOT r.rolsuper"
+            "       AND (current_setting('server_version_num')::int < 160000"
+            "            OR EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid"
+            "                          AND m.admin_option AND pg_has_role(m.member, 'USAGE')))"
+            "  FROM pg_roles me CROSS JOIN pg_roles r"
+            " WHERE me.rolname = current_user AND r.rolname = %s",
+            [role],
         )
     )
 
@@ -253,19 +332,27 @@ def _without_legacy(
 
 
 def _write_down(
-    connection: BaseDatabaseWrapper, moment: datetime.datetime | None = None
+    connection: BaseDatabaseWrapper,
+    moment: datetime.datetime | None = None,
+    were_there: list[int] | None = None,
 ) -> None:
-    """Remember when, to tell the sessions that began earlier; a courtesy, not a need."""
+    """Remember when, to tell the sessions that began earlier; a courtesy, not a need.
+
+    When a session of another role's began is often not for us to see, so who was there
+    is remembered too.
+    """
+    pids = [each.pid for each in other_sessions(connection)]
     try:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             cursor.execute("CREATE SCHEMA IF NOT EXISTS rebuilt")
             cursor.execute(
-                "CREATE TABLE IF NOT EXISTS rebuilt.prepared (prepared_at timestamptz NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS rebuilt.prepared"
+                " (prepared_at timestamptz NOT NULL, pids integer[] NOT NULL)"
             )
             cursor.execute("DELETE FROM rebuilt.prepared")
             cursor.execute(
-                "INSERT INTO rebuilt.prepared VALUES (coalesce(%s, clock_timestamp()))",
-                [moment],
+                "INSERT INTO rebuilt.prepared VALUES (coalesce(%s, clock_timestamp()), %s)",
+                [moment, pids if were_there is None else were_there],
             )
     except DatabaseError:
         return
@@ -274,11 +361,12 @@ def _write_down(
 def drop_rebuilt(connection: BaseDatabaseWrapper) -> None:
     """Take away all that was derived; when the path was set is still remembered."""
     moment = prepared_at(connection)
+    were_there = _were_there(connection) if moment is not None else []
     with transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
             cursor.execute("DROP SCHEMA IF EXISTS rebuilt CASCADE")
         if moment is not None:
-            _write_down(connection, moment)
+            _write_down(connection, moment, were_there)
 
 
 def _forget(connection: BaseDatabaseWrapper) -> None:
