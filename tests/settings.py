@@ -19,6 +19,7 @@ CLUSTER = Cluster(
         "full_page_writes": "off",
         "autovacuum": "off",
         "max_connections": "100",
+        "max_prepared_transactions": "4",
     },
 )
 DATABASE_URL = ""

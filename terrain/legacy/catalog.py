@@ -92,12 +92,15 @@ def legacy_schema_of(connection: BaseDatabaseWrapper, table: str) -> str | None:
     """
     if table_exists(connection, LEGACY, table):
         return LEGACY
+    return "public" if is_legacy_in_public(connection, table) else None
+
+
+def is_legacy_in_public(connection: BaseDatabaseWrapper, table: str) -> bool:
+    """Whether ``public`` has a table of that name which is not the new one."""
     there = {column.name for column in columns(connection, "public", table)}
-    if not there:
-        return None
-    if table in NEW_TABLES and there >= {column for column in new_columns(table)}:
-        return None
-    return "public"
+    return bool(there) and not (
+        table in NEW_TABLES and there >= {column for column in new_columns(table)}
+    )
 
 
 def legacy_tables(connection: BaseDatabaseWrapper) -> dict[str, str]:

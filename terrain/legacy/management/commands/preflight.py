@@ -12,6 +12,7 @@ from terrain.commands import REFUSED
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import preflight
 from terrain.legacy.findings import Finding, Severity
+from terrain.legacy.preflight.outlook import Outlook
 
 
 class Command(BaseCommand):
@@ -38,11 +39,8 @@ class Command(BaseCommand):
     def _print(self, report: preflight.Report) -> None:
         for finding in report.findings:
             self.print_finding(finding)
-        if report.rows:
-            self.say(
-                f"\n{sum(report.rows.values()):,} rows, {report.bytes / 1e6:,.0f} MB:"
-                f" the copies will take about {report.seconds:,.0f} s."
-            )
+        if report.outlook is not None:
+            self._print_outlook(report.outlook)
         if report.blockers:
             self.say(
                 f"{len(report.blockers)} findings block; migrate will not begin."
@@ -50,6 +48,17 @@ class Command(BaseCommand):
             )
         else:
             self.say("Nothing blocks. Next: python manage.py prepare_database")
+
+    def _print_outlook(self, outlook: Outlook) -> None:
+        self.say(
+            f"\n{sum(outlook.rows.values()):,} rows, {outlook.bytes / 1e6:,.0f} MB:"
+            f" the copies will take about {outlook.seconds:,.0f} s."
+        )
+        for lock in outlook.locks:
+            self.say(
+                f"  {lock.step} locks {', '.join(lock.tables)}: {lock.mode}, which blocks"
+                f" {lock.blocks}, for {lock.lasting}."
+            )
 
     def print_finding(self, finding: Finding) -> None:
         marks = {Severity.BLOCKS: "✗", Severity.WARNS: "!", Severity.TELLS: "·"}
