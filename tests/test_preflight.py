@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import connection, connections
-from hypothesis import HealthCheck, Phase, given, settings
 from psycopg import sql as pg
 
 from terrain.legacy import preflight, prepare
@@ -20,7 +19,7 @@ from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.preflight.rows import forecast_rows
-from tests import test_laws
+from tests import hostile
 from tests.conftest import OLD_ROLE, Database
 
 pytestmark = pytest.mark.migration
@@ -644,59 +643,9 @@ def test_a_wrong_declaration_does_not_pass_the_proof(shop: Database) -> None:
     assert "artist" in str(row["would be"])
 
 
-def hostile_rows() -> list[tuple[str, dict[str, Any]]]:
-    """Rows of every table, a few hundred, the same ones each time."""
-    drawn: list[tuple[str, dict[str, Any]]] = []
-
-    @given(test_laws.SOME_ROWS)
-    @settings(
-        max_examples=150,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    def draw(some: list[tuple[str, dict[str, Any]]]) -> None:
-        drawn.extend(some)
-
-    draw()
-    return list({row["id"]: (table, row) for table, row in drawn}.values())
-
-
-#: What Hypothesis seldom comes upon.
-PLANTED = (
-    # Two artists of one address, and of one Stripe account.
-    "INSERT INTO artists (email, password_hash, name, stripe_account_id)"
-    " VALUES ('Twin@x.org', '', 'A', 'acct_twin'), (' twin@X.org ', '', 'B', 'acct_twin')",
-    # A user table and an example of one id; and again, of which the first is held.
-    "INSERT INTO user_tables (id, name, table_config, layout_data) VALUES"
-    " ('11111111-0000-4000-8000-000000000001', '', '{}', '{}'),"
-    " ('11111111-0000-4000-8000-000000000002', '', '[]', '{}')",
-    "INSERT INTO example_tables (id, artist_id, name, table_config, layout_data)"
-    " SELECT k.id, a.id, '', '{}', '{}' FROM (SELECT id FROM artists LIMIT 1) a,"
-    " (VALUES ('11111111-0000-4000-8000-000000000001'::uuid),"
-    "         ('11111111-0000-4000-8000-000000000002')) k (id)",
-    # Own prices that are more than the subtotal, and orders paid twice.
-    "INSERT INTO orders (order_number, user_email, user_name, shipping_address, items,"
-    "                    pricing, stripe_payment_id) VALUES"
-    " ('H-1', 'a@b.c', '', '{}', '[{\"quantity\": 2, \"price\": 9.5}]',"
-    "  '{\"model_subtotal\": 3, \"total\": 3}', 'pi_twice'),"
-    " ('H-2', '', '', '{}', '[]', '{\"model_subtotal\": 3, \"total\": \"NaN\"}', 'pi_twice'),"
-    " ('H-3', '', '', '{}', '[{\"quantity\": 2}, 7]', '{\"model_subtotal\": \"4.00\"}', ''),"
-    " ('H-4', '', '', '{}', '[{\"quantity\": 2147483648}]', '{}', ''),"
-    " ('H-5', '', '', '{}', '[{\"quantity\": 2.0}, {\"quantity\": 2.5}]', '{}', '')",
-)
-
-
 def test_the_forecast_is_what_migrate_does(shop: Database, manage: Manage) -> None:
     """Held and flagged rows are named beforehand, one by one, by reason."""
-    filler = shop.connect(path="public")
-    test_laws._referred_to(filler)
-    test_laws.fill(filler, hostile_rows())
-    for statement in PLANTED:
-        filler.execute(statement)
-    filler.close()
+    hostile.fill(shop)
     wait_until_alone(shop)
 
     report = preflight.run(connection)
