@@ -16,8 +16,9 @@ from psycopg import errors
 
 from terrain.embedded import EmbeddedError
 from terrain.exceptions import Stopped
+from terrain.locks import LockNotObtained
 
-COULD_NOT_RUN = 2
+REFUSED, COULD_NOT_RUN = 1, 2
 INTERRUPTED = 130
 
 #: What libpq says -> what to do.  Its own first line is kept: it names host and role.
@@ -66,9 +67,14 @@ def run(argv: list[str]) -> int:
     except (OperationalError, InterfaceError) as error:
         return _fail(connection_sentence(error))
     except ProgrammingError as error:
-        if not isinstance(error.__cause__, errors.InsufficientPrivilege):
-            raise
-        return _fail(privilege_sentence(error))
+        if isinstance(error.__cause__, errors.InsufficientPrivilege):
+            return _fail(privilege_sentence(error))
+        if isinstance(error.__cause__, errors.UndefinedTable):
+            return _fail(missing_sentence(error))
+        raise
+    except LockNotObtained as error:
+        print(error, file=sys.stderr)
+        return REFUSED
     except (ImproperlyConfigured, EmbeddedError) as error:
         return _fail(str(error))
     except Stopped as stop:
@@ -98,6 +104,14 @@ def privilege_sentence(error: Exception) -> str:
     return (
         f"The database role may not do this: {_first_line(str(error))}."
         " Connect as the owner of the database and of the tables, or have it granted."
+    )
+
+
+def missing_sentence(error: Exception) -> str:
+    """A table that the command needs is not there: before migrate, or after a rollback."""
+    return (
+        f"A table is not there: {_first_line(str(error))}. Run: python manage.py migrate;"
+        " or see how far things are with: python manage.py migration_status"
     )
 
 

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
+from terrain.exceptions import Stopped
 from terrain.legacy import catalog, sql
 from terrain.legacy.catalog import LEGACY, PARKED
 from terrain.legacy.mapping import BY_NEW, LENSES
@@ -20,7 +21,7 @@ from terrain.legacy.schema import Lens
 Say = Callable[[str], None]
 
 
-class CannotGoOn(Exception):
+class CannotGoOn(Stopped):
     """What is in the database is not what a step expects; nothing was changed."""
 
 
