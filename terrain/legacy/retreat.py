@@ -136,6 +136,10 @@ def what_goes(connection: BaseDatabaseWrapper) -> list[Drop]:
 
 def objections(connection: BaseDatabaseWrapper, backups: Path) -> Iterator[str]:
     """Why the legacy tables may not go now, a sentence each."""
+    since = migrated_at(connection)
+    if since is None:
+        yield "The migration is half-way. Run: python manage.py migrate"
+        return
     yield from _others(connection)
     held = Quarantine.objects.using(connection.alias).filter(
         kind="held", decided_at=None, legacy_table__in=[lens.legacy for lens in LENSES]
@@ -145,10 +149,9 @@ def objections(connection: BaseDatabaseWrapper, backups: Path) -> Iterator[str]:
             f"{held.count():,} rows are held in quarantine and are nowhere but in their legacy"
             " tables. Repair them and run settle, or accept each in the admin."
         )
-    since = migrated_at(connection)
     database = connection.settings_dict["NAME"]
     proven = backup.latest_proven(backups, database)
-    if proven is None or since is None or proven.taken_at < since:
+    if proven is None or proven.taken_at < since:
         yield (
             f"There is no proven backup of {database} in {backups} that was taken since the"
             " migration. Run: python manage.py backup_database"

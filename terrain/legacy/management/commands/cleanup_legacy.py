@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
-from terrain.legacy import ledger, retreat
+from terrain.legacy import catalog, ledger, retreat
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if retreat.is_cleaned_up(self.connection):
+        if not catalog.legacy_tables(self.connection):
             self.say("There is nothing to clean up.")
             return
         if retreat.is_rolled_back(self.connection):

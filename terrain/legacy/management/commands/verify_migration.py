@@ -33,15 +33,16 @@ class Command(BaseCommand):
         as_json = options["json"]
         tell = None if as_json else lambda what: self.say(f"  … {what}")
         try:
-            with ledger.recorded("verify") as run:
-                result = checks.verify(self.connection, every_row=as_json, tell=tell)
-                run.detail = {
-                    "passed": not result.failures,
-                    "failures": [each.name for each in result.failures],
-                    "checks": len(result.findings),
-                }
+            checks.ensure_possible(self.connection)
         except checks.NothingToVerify as error:
             raise CannotRun(str(error)) from error
+        with ledger.recorded("verify") as run:
+            result = checks.verify(self.connection, every_row=as_json, tell=tell)
+            run.detail = {
+                "passed": not result.failures,
+                "failures": [each.name for each in result.failures],
+                "checks": len(result.findings),
+            }
         if options["html"]:
             report.write(options["html"], self.connection, result)
         if as_json:
