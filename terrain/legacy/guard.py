@@ -22,6 +22,12 @@ Plan = list[tuple[Migration, bool]]
 #: The ledger's name for the end of it all.
 CLEANUP = "cleanup"
 
+#: Each makes a table that is called as a legacy one.
+_MAKE_TABLES_OF_LEGACY_NAMES = {
+    ("catalogue", "0001_initial"),
+    ("orders", "0001_initial"),
+}
+
 _held = contextlib.ExitStack()
 
 
@@ -67,7 +73,7 @@ def _before_moving(connection: Any) -> None:
     if report.blockers:
         first = report.blockers[0]
         more = (
-            f" ({len(report.blockers) - 1} more findings block.)"
+            f" (Findings that block: {len(report.blockers)}.)"
             if len(report.blockers) > 1
             else ""
         )
@@ -92,6 +98,19 @@ def _before_going_back(connection: Any, plan: Plan) -> None:
             "The legacy tables have been cleaned up, so there is nothing to go back to, and"
             " unapplying these migrations would drop the only copy of the shop's data."
             " To go back, restore a backup: python manage.py restore_database PATH"
+        )
+    in_public = "public" in catalog.legacy_tables(connection).values()
+    if in_public and unapplied & _MAKE_TABLES_OF_LEGACY_NAMES:
+        raise Stopped(
+            "Unapplying these migrations would drop the legacy tables, which are in public:"
+            " the migrations were never really applied. Nothing has been changed. Take"
+            " back what was recorded: python manage.py migrate --fake legacy 0001_initial"
+        )
+    parked = catalog.schema_exists(connection, catalog.PARKED)
+    if (moved or parked) and ("legacy", "0001_initial") in unapplied:
+        raise Stopped(
+            "legacy.0001_initial makes the quarantine, which knows things of held rows that"
+            " nothing else does. To go back, run: python manage.py rollback_migration"
         )
     if moved and ("terrain", "0001_initial") in unapplied:
         raise Stopped(
