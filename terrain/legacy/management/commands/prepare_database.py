@@ -7,7 +7,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import prepare
+from terrain.commands import Refusal
+from terrain.legacy import catalog, prepare
+from terrain.legacy.catalog import LEGACY
 
 
 class Command(BaseCommand):
@@ -21,13 +23,23 @@ class Command(BaseCommand):
         parser.add_argument("--undo", action="store_true", help="take it back")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        tables = catalog.legacy_tables(self.connection)
         if options["undo"]:
+            if LEGACY in tables.values():
+                raise Refusal(
+                    "The legacy tables stand in the schema legacy, where only this search"
+                    " path lets the old application find them. Nothing was changed. To go"
+                    " back first: python manage.py rollback_migration"
+                )
             undone = prepare.undo(self.connection)
             self.say(
                 f"The search path is as it was for: {', '.join(undone)}."
                 if undone
                 else "There was nothing to undo."
             )
+            return
+        if not tables:
+            self.say("There are no legacy tables, so nothing needs preparing.")
             return
         prepared = prepare.prepare(self.connection)
         if prepared.set_for:
