@@ -65,8 +65,10 @@ def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
 
 
 def next_step(found: list[Step]) -> Step | None:
-    """What to type next, if anything is left."""
-    return next((step for step in found if step.state != State.DONE), None)
+    """What to type next, if anything is left.  What was interrupted comes first."""
+    left = [step for step in found if step.state != State.DONE]
+    paused = [step for step in left if step.state == State.PAUSED]
+    return next(iter([*paused, *left]), None)
 
 
 def _somebody_at_work(connection: BaseDatabaseWrapper) -> bool:
@@ -181,7 +183,9 @@ def _settle(connection: BaseDatabaseWrapper) -> Step:
         return Step("settle", "settle", State.PENDING)
     waiting = catalog.value(connection, "SELECT count(*) FROM rebuilt.queue")
     state = State.DONE if not waiting else State.PENDING
-    return Step("settle", "settle", state, f"{waiting:,} rows wait", total=waiting)
+    return Step(
+        "settle", "settle", state, f"rows that wait: {waiting:,}", total=waiting
+    )
 
 
 def _assets(connection: BaseDatabaseWrapper) -> Step:
@@ -197,10 +201,12 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
         "           AND NOT EXISTS (SELECT FROM public.legacy_quarantine q"
         "                            WHERE q.legacy_table = 'models' AND q.legacy_id = m.id))",
     )[0]
+    applied = MigrationRecorder(connection).applied_migrations()
+    done = ("legacy", "0009_settle") in applied and not waiting
     return Step(
         "assets",
         command,
-        State.PENDING if waiting else State.DONE,
+        State.DONE if done else State.PENDING,
         f"{waiting:,} models have no asset yet" if waiting else "",
         models - waiting,
         models,

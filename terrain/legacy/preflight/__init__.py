@@ -78,14 +78,17 @@ def run(
     situation = Situation(connection, catalog.legacy_tables(connection), **known)
     findings = [*_accept_is_known(accept), *_ask(SERVER_QUESTIONS, situation)]
     if not situation.tables:
+        return Report(
+            (*findings, Finding("tables", Severity.TELLS, _no_tables(situation)))
+        )
+    if not situation.in_public:
         findings.append(
             Finding(
                 "tables",
                 Severity.TELLS,
-                "There are no legacy tables: migrate will make the new schema, empty.",
+                "All legacy tables have moved; what follows is how they would move today.",
             )
         )
-        return Report(tuple(findings))
     findings += _ask(SHAPE_QUESTIONS, situation)
     if not _any(findings, "privileges"):  # what it could set is asked of the right role
         findings += _ask(REACH_QUESTIONS, situation)
@@ -94,6 +97,12 @@ def run(
     return Report(
         tuple(_accepted(each, accept) for each in findings), outlook(situation)
     )
+
+
+def _no_tables(situation: Situation) -> str:
+    if catalog.table_exists(situation.connection, "public", "order_items"):
+        return "There are no legacy tables, and the new ones are there: nothing is to move."
+    return "There are no legacy tables: migrate will make the new schema, empty."
 
 
 def _any(findings: list[Finding], *names: str) -> bool:

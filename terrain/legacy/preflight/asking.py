@@ -40,6 +40,11 @@ class Situation:
             table: sql.ident(schema, table) for table, schema in self.tables.items()
         }
 
+    @property
+    def in_public(self) -> bool:
+        """Whether any legacy table is still to move."""
+        return "public" in self.tables.values()
+
     def rows(self, query: str, params: Any = None) -> list[tuple[Any, ...]]:
         return catalog.rows(self.connection, query, params)
 

@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 
 from terrain.commands import REFUSED
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import preflight
+from terrain.legacy import guide, preflight
 from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.preflight.outlook import Outlook
 
@@ -43,11 +43,15 @@ class Command(BaseCommand):
             self._print_outlook(report.outlook)
         if report.blockers:
             self.say(
-                f"{len(report.blockers)} findings block; migrate will not begin."
+                f"Findings that block: {len(report.blockers)}; migrate will not begin."
                 " Nothing has been changed."
             )
         else:
-            self.say("Nothing blocks. Next: python manage.py prepare_database")
+            following = guide.next_step(
+                guide.steps(self.connection, settings.BACKUP_DIR)
+            )
+            command = following.command if following else "migration_status"
+            self.say(f"Nothing blocks. Next: python manage.py {command}")
 
     def _print_outlook(self, outlook: Outlook) -> None:
         self.say(
