@@ -177,8 +177,12 @@ def _who_is_running(connection: BaseDatabaseWrapper) -> str:
         )
         found = cursor.fetchall()
     who = "; ".join(
-        f"process {pid} of the server ({application or 'unnamed'}, role {role},"
-        f" connected since {since:%H:%M:%S} UTC)"
+        (
+            f"process {pid} of the server ({application or 'unnamed'}, role {role},"
+            f" connected since {since:%H:%M:%S} UTC)"
+            if since is not None  # hidden from a plain owner, if another role's
+            else f"process {pid} of the server (role {role})"
+        )
         for pid, role, application, since in found
     )
     return (

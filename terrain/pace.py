@@ -43,7 +43,10 @@ def others_connected(connection: BaseDatabaseWrapper) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT true FROM pg_stat_activity"
-            " WHERE datname = current_database() AND backend_type = 'client backend'"
-            "   AND pid <> pg_backend_pid() AND application_name <> 'terrain' LIMIT 1"
+            " WHERE datname = current_database() AND usesysid IS NOT NULL"
+            # NULL where it is another role's, and not for us to know.
+            "   AND coalesce(backend_type, 'client backend') = 'client backend'"
+            "   AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM 'terrain'"
+            " LIMIT 1"
         )
         return cursor.fetchone() is not None

@@ -39,10 +39,32 @@ PLANTED = (
     " ('H-6', E'Odd@X.org\u00a0', '', '{}', '[{\"quantity\": 2.0}, {\"quantity\": 1e1}]',"
     "  '{\"model_subtotal\": 4.0000, \"total\": 1e2}', ''),"
     " ('H-7', E'\u3000new@x.org', '', '{}', '[]', '[]', ''),"
-    " ('H-8', 'a@b@c', '', '{}', '[]', '\"total\"', '')",
+    " ('H-8', 'a@b@c', '', '{}', '[]', '\"total\"', ''),"
+    " ('H-9', '', '', '{}', '{}', '{\"total\": 0}', ''),"
+    " ('H-10', '', '', '{}', '[{}]', '{\"total\": -0.01}', ''),"
+    " ('H-11', '', '', '{}', '[{\"quantity\": \"2\"}]', '{}', ''),"
+    " ('H-12', '', '', '{}', '[{\"quantity\": 0}]', '{}', '')",
     "INSERT INTO stripe_transfers (order_id, artist_id, stripe_transfer_id, amount, status)"
     " SELECT o.id, a.id, 'tr_x', 'NaN', 'pending' FROM (SELECT id FROM orders LIMIT 2) o,"
     " (SELECT id FROM artists LIMIT 1) a",
+    "INSERT INTO stripe_transfers (order_id, artist_id, stripe_transfer_id, amount, status,"
+    "                              created_at)"
+    " SELECT o.id, a.id, v.* FROM (SELECT id FROM orders LIMIT 1) o,"
+    " (SELECT id FROM artists LIMIT 1) a,"
+    " (VALUES ('tr_0', 0, 'pending', 'infinity'::timestamp),"
+    "         ('tr_1', -0.01, 'pending', '0044-03-15 BC'::timestamp)) v",
+    "INSERT INTO assets (artist_id, name, base_price, file_paths, created_at)"
+    " SELECT a.id, '', v.*  FROM (SELECT id FROM artists LIMIT 1) a,"
+    " (VALUES (0::numeric, '{}'::jsonb, '-infinity'::timestamp), (-1, '[]', 'infinity'),"
+    "         ('NaN', '7', '12026-01-01')) v",
+    "UPDATE artists SET commission_rate = 'NaN', created_at = 'infinity'"
+    " WHERE email = 'nobody'",
+    "UPDATE user_tables SET updated_at = 'infinity' WHERE user_email = 'twin@x.org'",
+    "UPDATE example_tables SET created_at = '10000-01-01' WHERE name = 'Showcase 3'",
+    "UPDATE example_tables SET layout_data = '1' WHERE name = 'Showcase 4'",
+    "UPDATE example_tables SET table_config = 'null' WHERE name = 'Showcase 5'",
+    "UPDATE user_tables SET layout_data = '[]' WHERE name = 'Table 5'",
+    "UPDATE orders SET created_at = '-infinity' WHERE order_number = 'H-12'",
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 
 from terrain.exceptions import Refused
 from terrain.legacy import checks
@@ -377,7 +377,7 @@ def test_no_check_cries_wolf_over_what_the_new_application_writes(
         try:
             with connection.cursor() as cursor:
                 cursor.execute(statement, values)
-        except Refused:
+        except (Refused, DataError):  # one of them counts beyond integer
             refused += 1
     assert 0 < refused < len(test_laws.WRITES.elements)
     assert odd(checks.verify(connection, every_row=True)) == []

@@ -612,7 +612,7 @@ def test_migrate_stops_before_the_first_change(shop: Database, manage: Manage) -
     assert result.code == 1
     assert result.err == (
         "The column orders.notes is missing. Add it: ALTER TABLE orders ADD COLUMN notes"
-        " text. (1 more findings block.) Nothing has been changed; see all of it with:"
+        " text. (Findings that block: 2.) Nothing has been changed; see all of it with:"
         " python manage.py preflight\n"
     )
     assert snapshot(shop) == before
