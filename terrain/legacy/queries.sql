@@ -175,6 +175,7 @@ WITH alone AS (
 UPDATE public.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a WHERE n.id = a.id
 
 -- name: take_queue
+-- The oldest entries nobody else is settling: taken out, in this transaction.
 DELETE FROM rebuilt.queue q
  WHERE q.id IN (SELECT w.id FROM rebuilt.queue w ORDER BY w.id LIMIT %(limit)s
                    FOR UPDATE SKIP LOCKED)
@@ -264,6 +265,7 @@ SELECT b.rows, b.sum, a.rows, a.sum
           FROM ({after}) x) a
 
 -- name: differences
+-- The rows of a range that the two sides do not agree about.
 SELECT coalesce(b.id, a.id) AS id, b.row AS legacy, a.row AS rebuilt
   FROM ({before}) b FULL JOIN ({after}) a ON a.id = b.id
  WHERE b.row IS DISTINCT FROM a.row

@@ -1,0 +1,342 @@
+"""From the declaration to SQL: what needs no database, and EXPLAIN of every statement."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from terrain.legacy import catalog, checks, engine, prepare, sql
+from terrain.legacy.mapping import (
+    BY_LEGACY,
+    LENSES,
+    MAX_INTEGER,
+    Key,
+    is_plain_integer,
+    left_over,
+    put_back,
+    whole_number,
+)
+from terrain.legacy.schema import Column, Dropped, Lens, Rule
+from terrain.sqlfiles import render
+from tests.conftest import Database
+
+#: Of the declaration as it was released.  Triggers, views and rows in people's databases
+#: were made from it, so it does not change: what must differ is a new lens, beside it.
+FINGERPRINT = "d06e5aef664bcc9ab5995d487cf8dbc4766c0ab06c76740e614c2ea3dccd7095"
+
+
+def fingerprint() -> str:
+    """Of everything that the declaration says."""
+    text = json.dumps([asdict(lens) for lens in LENSES], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_declaration_is_frozen() -> None:
+    assert fingerprint() == FINGERPRINT
+
+
+# --- text ----------------------------------------------------------------------------------
+
+
+def test_render_fills_names_and_leaves_other_braces() -> None:
+    assert render("SELECT {a}, '{}', '{x,y}', {b_c}", a="1", b_c="{a}") == (
+        "SELECT 1, '{}', '{x,y}', {a}"
+    )
+
+
+def test_render_refuses_what_it_was_not_given() -> None:
+    with pytest.raises(KeyError, match="missing"):
+        render("SELECT {missing}")
+
+
+def test_identifiers_and_literals_are_quoted() -> None:
+    assert sql.ident("public", 'odd"name') == '"public"."odd""name"'
+    assert sql.literal("it's") == "'it''s'"
+    assert sql.texts(["a", "it's"]) == "ARRAY['a', 'it''s']::text[]"
+    assert sql.texts([]) == "ARRAY[]::text[]"
+
+
+@pytest.mark.parametrize("name", ["Orders", "1st", "or ders", 'o"', "", "o;drop"])
+def test_only_a_plain_name_is_made_into_others(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a plain identifier"):
+        sql.plain(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("public", ("public",)),
+        ('"$user", public', ("$user", "public")),
+        ('legacy, "Odd ""Shop""", x', ("legacy", 'Odd "Shop"', "x")),
+        ("", ()),
+    ],
+)
+def test_search_paths_are_read_and_written(path: str, names: tuple[str, ...]) -> None:
+    assert prepare.split_path(path) == names
+    assert prepare.split_path(prepare.join_path(names)) == names
+
+
+# --- rules ---------------------------------------------------------------------------------
+
+TWO_RULES = replace(
+    BY_LEGACY["artists"],
+    held=(
+        Rule("odd", "l.a = 1", "is odd", "Even it.", forecast="l.b IN ({orders})"),
+        Rule("it's", "l.c", "is", "Be it."),
+    ),
+)
+
+
+def test_nothing_holds_a_row_of_a_table_without_rules() -> None:
+    assert sql.held(BY_LEGACY["artists"]) == "NULL::text"
+
+
+def test_the_first_rule_that_is_met_holds_a_row() -> None:
+    assert sql.held(TWO_RULES) == (
+        "(CASE WHEN l.a = 1 THEN 'odd' WHEN l.c THEN 'it''s' ELSE NULL END)"
+    )
+
+
+def test_a_forecast_refers_to_nothing_that_is_not_there_yet() -> None:
+    assert sql.held(TWO_RULES, forecast={"orders": "public.orders"}) == (
+        "(CASE WHEN l.b IN (public.orders) THEN 'odd' WHEN l.c THEN 'it''s' ELSE NULL END)"
+    )
+    tables = {lens.legacy: f"old.{lens.legacy}" for lens in LENSES}
+    for lens in LENSES:
+        assert "public." not in sql.held(lens, forecast=tables)
+        assert "public." not in sql.round_trip(lens, TYPES, tables)
+    assert "public." not in sql.price_forecast(BY_LEGACY["orders"], tables)
+
+
+def test_elements_are_looked_at_once_for_all_rules() -> None:
+    held = sql.held(BY_LEGACY["orders"])
+    assert held.count("jsonb_array_elements") == 1
+
+
+def test_a_detail_is_a_sentence_about_the_row() -> None:
+    assert sql.detail(TWO_RULES, TWO_RULES.held[:1], "why") == (
+        "('artists ' || l.id || CASE WHEN why = 'odd' THEN ' is odd. Even it.' END)"
+    )
+
+
+def test_reasons_are_sentences_and_codes_are_unique() -> None:
+    for lens in LENSES:
+        codes = [
+            rule.code
+            for rule in (*lens.held, *lens.flagged, *lens.repeats, *sql.price_rules())
+        ]
+        assert len(codes) == len(set(codes))
+        for rule in (*lens.held, *lens.flagged, *lens.repeats, *sql.price_rules()):
+            assert rule.sentence.startswith(("has ", "is ")), rule
+            assert not rule.sentence.endswith("."), rule
+            assert rule.remedy.endswith("."), rule
+
+
+# --- columns -------------------------------------------------------------------------------
+
+#: As the Django models have it; every column text would do for these tests.
+TYPES: sql.Types = {
+    table: {name: "text" for name in catalog.new_columns(table)}
+    for table in catalog.NEW_TABLES
+}
+
+
+def test_every_column_goes_somewhere_and_comes_back() -> None:
+    for lens in LENSES:
+        back = sql.down(lens)
+        assert list(back) == [column.name for column in lens.mapped]
+        for column in lens.mapped:
+            part = lens.part is not None and lens.part.column == column.name
+            assert column.up or part, column.name
+            assert back[column.name].startswith(("(", "coalesce((SELECT"))
+            assert set(column.up) <= set(catalog.new_columns(lens.new))
+
+
+def test_dropped_columns_are_left_out() -> None:
+    artists = BY_LEGACY["artists"]
+    shorter = replace(
+        artists,
+        columns=(*artists.columns[:-1], Dropped("updated_at", "timestamp", "not used")),
+    )
+    assert "updated_at" not in sql.down(shorter)
+    assert "updated_at" not in sql.rebuilt_view(shorter, list(sql.down(shorter)))
+    assert "updated_at" not in shorter.up
+
+
+def test_the_key_does_not_change_with_a_row() -> None:
+    for lens in LENSES:
+        assert lens.key in lens.up
+        assert lens.key not in sql.synced(lens)
+
+
+def test_an_integer_is_typed_only_if_it_comes_back_as_written() -> None:
+    key = (Key("width", "width", whole_number, is_plain_integer),)
+    assert str(MAX_INTEGER) in whole_number("x")
+    assert left_over("l.c", key).startswith("(l.c - ARRAY[CASE WHEN (l.c -> 'width')")
+    assert put_back("n.c", "n", key).startswith(
+        "((n.c - ARRAY[CASE WHEN n.width IS NULL"
+    )
+
+
+def test_a_trigger_for_each_event_fires_always() -> None:
+    for lens in LENSES:
+        for made in (
+            sql.triggers_on_legacy(lens),
+            sql.triggers_on_new(lens.new, [replace(lens, part=None)]),
+        ):
+            created = [each for each in made if each.startswith("CREATE OR REPLACE")]
+            always = [each for each in made if " ENABLE ALWAYS TRIGGER " in each]
+            assert len(created) == len(always) == len(sql.EVENTS) + 1
+            assert sum("FOR EACH ROW" in each for each in created) == len(sql.EVENTS)
+        dropped = sql.drop_triggers(sql.ident("legacy", lens.legacy))
+        assert len(dropped) == len(sql.EVENTS) + 1
+
+
+def test_every_deletion_waits_for_every_worker() -> None:
+    taken = [
+        sql.copy_lock(lens, shard) for lens in LENSES for shard in range(sql.WORKERS)
+    ]
+    assert len(set(taken)) == len(taken)
+
+
+# --- EXPLAIN -------------------------------------------------------------------------------
+
+KEYS: dict[str, Any] = {
+    "after": None,
+    "upto": uuid.UUID(int=2**127),
+    "end": None,
+    "limit": 10,
+    "keys": [uuid.UUID(int=1)],
+    "ours": [lens.legacy for lens in LENSES],
+    "schema": "legacy",
+    "table": "orders",
+    "reason": "stripe_id_repeated",
+    "ids": [uuid.UUID(int=1)],
+    "reasons": ["x"],
+    "details": ["x"],
+    "rows": ["{}"],
+}
+
+
+def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
+    """(name in queries.sql, statement), for all that is made for any lens."""
+    tables = {lens.legacy: f"legacy.{lens.legacy}" for lens in LENSES}
+    for name in (
+        "quantiles",
+        "take_queue",
+        "quarantine_models",
+        "others_in_legacy",
+        "others_on_legacy",
+    ):
+        yield name, sql.query(name)
+    yield "merges", sql.merges()
+    for lens in LENSES:
+        table = tables[lens.legacy]
+        yield "range", sql.next_range(table)
+        yield "copy", sql.copy_batch(lens, types, 3)
+        yield "copy", sql.copy_batch(lens, types, 3, row_lock=True)
+        yield "stale", sql.stale(lens)
+        yield "differing", sql.differing(lens)
+        yield "checksums", sql.checksums(lens)
+        yield "differences", sql.differences(lens)
+        yield "round trip", sql.round_trip(lens, types, tables)
+        yield "held", f"SELECT {sql.held(lens)} FROM {table} l"
+        for number in range(len(lens.repeats)):
+            yield "repeats", sql.repeats(lens, table, number)
+            yield "mark_repeats", sql.mark_repeats(lens, table, number)
+        if lens.owner is not None:
+            yield "account", f"SELECT a.id FROM {table} l" + sql.account(
+                f"l.{lens.owner.address}"
+            )
+            yield "customers", sql.customers(lens, f"{table} l")
+            yield "customers", sql.customers(lens, f"{lens.new} l", new_side=True)
+            yield "link", sql.link(lens)
+            if lens.owner.or_session is not None:
+                yield "link_sessions", sql.link_sessions(lens, 3)
+                yield "copy_sessions", sql.copy_batch(lens, types, 3)
+        if lens.part is not None:
+            yield "copy_lines", sql.copy_batch(lens, types, 3)
+            yield "price_forecast", sql.price_forecast(lens, tables)
+
+
+@pytest.mark.migration
+def test_postgresql_plans_every_statement(migrated: Database) -> None:
+    """With both schemas there; functions and triggers are made by ``migrate`` itself."""
+    planned = set()
+    with connection.cursor() as cursor:
+        for name, statement in generated(catalog.types(connection)):
+            cursor.execute(f"EXPLAIN {statement}", KEYS)
+            assert cursor.fetchall()
+            planned.add(name)
+        for check in checks.by_hand():
+            cursor.execute(f"EXPLAIN {check.query}")
+            assert cursor.fetchall()
+    assert set(sql.templates("queries.sql")) <= planned
+
+
+def test_every_statement_written_by_hand_is_described() -> None:
+    for name, text in sql.templates("functions.sql").items():
+        assert text.strip(), name
+    undescribed = [
+        name
+        for name, text in sql.templates("queries.sql").items()
+        if not text.startswith("-- ")
+    ]
+    assert undescribed == []
+    for check in checks.by_hand():
+        assert check.sentence.endswith(".")
+        assert check.holds.endswith(".")
+
+
+def test_a_check_that_does_not_say_when_it_fails_is_none() -> None:
+    with pytest.raises(ValueError, match="odd does not say when it fails"):
+        checks._parse("odd", "SELECT 1")
+
+
+@pytest.mark.migration
+def test_functions_are_made_again_to_the_same_effect(migrated: Database) -> None:
+    """CREATE OR REPLACE throughout: deriving anew changes nothing."""
+
+    def derived() -> list[tuple[Any, ...]]:
+        return migrated.rows(
+            "SELECT p.oid::regprocedure::text, md5(p.prosrc),"
+            "       EXISTS (SELECT FROM aclexplode(coalesce(p.proacl,"
+            "               acldefault('f', p.proowner))) a WHERE a.grantee = 0)"
+            "  FROM pg_proc p WHERE p.pronamespace = 'rebuilt'::regnamespace"
+            " UNION ALL SELECT c.oid::regclass::text, md5(pg_get_viewdef(c.oid)), false"
+            "  FROM pg_class c WHERE c.relnamespace = 'rebuilt'::regnamespace"
+            "   AND c.relkind = 'v' ORDER BY 1"
+        )
+
+    before = derived()
+    engine.derive(connection)
+    assert derived() == before
+    assert not any(open_to_all for _, _, open_to_all in before)
+
+
+def test_types_of_the_declaration_are_types() -> None:
+    lens: Lens = BY_LEGACY["orders"]
+    assert all(isinstance(column, Column) for column in lens.mapped)
+    assert {column.type for lens in LENSES for column in lens.mapped} == {
+        "uuid",
+        "text",
+        "text[]",
+        "jsonb",
+        "boolean",
+        "integer",
+        "timestamp without time zone",
+        "numeric(4,3)",
+        "numeric(10,2)",
+        "character varying(20)",
+        "character varying(50)",
+        "character varying(64)",
+        "character varying(100)",
+        "character varying(255)",
+    }
