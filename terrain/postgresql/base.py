@@ -2,8 +2,9 @@
 
 What it adds: the connection sees ``public`` and nothing else (the old application's
 tables have the same names in another schema), reads dates that Python cannot hold, turns
-the database's own refusals into one clear exception each, and starts the embedded server
-when that is the one to use.
+the database's own refusals into one clear exception each, commits a migration together
+with the note that it is applied, and starts the embedded server when that is the one to
+use.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+from django.db import models
+from django.db.backends.ddl_references import Statement, Table
 from django.db.backends.postgresql import base
+from django.db.backends.postgresql.schema import (
+    DatabaseSchemaEditor as PostgresSchemaEditor,
+)
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from psycopg.pq import Format
@@ -35,7 +41,40 @@ class ErrorWrapper(DatabaseErrorWrapper):
         super().__exit__(exc_type, exc_value, traceback)
 
 
+class DatabaseSchemaEditor(PostgresSchemaEditor):
+    """Django's, leaving nothing for the end of a migration that can be done at once.
+
+    What is left for then makes Django commit the tables first and note the migration as
+    applied afterwards.  Killed in between, ``migrate`` finds the tables in its way.
+    """
+
+    def create_model(self, model: type[models.Model]) -> None:
+        super().create_model(model)
+        self._do_deferred()
+
+    def add_field(self, model: type[models.Model], field: Any) -> None:
+        super().add_field(model, field)
+        self._do_deferred()
+
+    def _do_deferred(self) -> None:
+        """Foreign keys to tables that are still to be made go on waiting."""
+        with self.connection.cursor() as cursor:
+            there = set(self.connection.introspection.table_names(cursor))
+        waiting, self.deferred_sql = self.deferred_sql, []
+        for statement in waiting:
+            if isinstance(statement, Statement) and all(
+                part.table in there
+                for part in statement.parts.values()
+                if isinstance(part, Table)
+            ):
+                self.execute(statement)
+            else:
+                self.deferred_sql.append(statement)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
+    SchemaEditorClass = DatabaseSchemaEditor
+
     def get_connection_params(self) -> dict[str, Any]:
         params = super().get_connection_params()
         options = params.get("options", "")
