@@ -55,7 +55,9 @@ class Blocker:
     statement: str
 
     def __str__(self) -> str:
-        what = " ".join(self.statement.split())[:80] or "no statement visible"
+        what = " ".join(self.statement.split())[:80]
+        if what in ("", "<insufficient privilege>"):
+            what = "its statement is not for this role to see"
         return (
             f"process {self.pid} (role {self.role}, {self.application or 'unnamed'}),"
             f" in its transaction for {self.seconds:.0f} s: {what}"

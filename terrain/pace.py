@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -17,7 +17,7 @@ class Pace:
     """How many rows make a batch of the wanted length.  Shrinks at once, grows slowly."""
 
     seconds: float
-    rows: int = FIRST_BATCH
+    rows: int = field(default_factory=lambda: FIRST_BATCH)
 
     @classmethod
     def beside_others(cls, connection: BaseDatabaseWrapper) -> Pace:

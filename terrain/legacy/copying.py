@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -250,9 +252,12 @@ def _hold_row(
     key: uuid.UUID,
 ) -> None:
     """Leave a row that no predicate foresaw to the trigger's function, which holds it."""
-    with transaction.atomic(using=connection.alias):
+
+    def hold() -> None:
         carry_over(connection, work.lens, [key])
         _store_cursor(connection, work, shard, after, key, 1, 0.0)
+
+    locks.run_briefly(connection, hold, what=f"Holding {work.lens.legacy} {key}")
 
 
 def carry_over(
@@ -276,7 +281,11 @@ def _copy_range(
 ) -> None:
     """One batch: the rows, and with them the cursor."""
     started = time.monotonic()
-    with transaction.atomic(using=connection.alias), echo(connection, work.lens.new):
+    with (
+        transaction.atomic(using=connection.alias),
+        locks.lock_timeout(connection, locks.LOCK_TIMEOUT),
+        echo(connection, work.lens.new),
+    ):
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT pg_try_advisory_xact_lock({sql.copy_lock(work.lens, shard.number)})"
@@ -326,31 +335,46 @@ def reconcile(connection: BaseDatabaseWrapper, lens: Lens) -> int:
     what it added is left to the copy.  Returns how many there were.
     """
     if not catalog.value(
-        connection,
-        f"SELECT true FROM {sql.ident('public', lens.new)} n WHERE {lens.own} LIMIT 1",
+        connection, f"SELECT true FROM {sql.ident('public', lens.new)} LIMIT 1"
     ):
         return 0
     changed = 0
-    for keys in _chunks([key for (key,) in catalog.rows(connection, sql.stale(lens))]):
-        with transaction.atomic(using=connection.alias):
-            carry_over(connection, lens, keys)
-        changed += len(keys)
+    for query in (sql.stale(lens), sql.not_own(lens)):
+        changed += carry_over_all(connection, lens, _keys(connection, query))
     for after, upto, _rows in ranges(
         connection, sql.ident("legacy", lens.legacy), COMPARED
     ):
-        differing = catalog.rows(
+        differing = _keys(
             connection, sql.differing(lens), {"after": after, "upto": upto}
         )
-        for keys in _chunks([key for (key,) in differing]):
-            with transaction.atomic(using=connection.alias):
-                carry_over(connection, lens, keys)
-            changed += len(keys)
+        changed += carry_over_all(connection, lens, differing)
     return changed
+
+
+def _keys(
+    connection: BaseDatabaseWrapper, query: str, params: Any = None
+) -> list[uuid.UUID]:
+    return [key for (key,) in catalog.rows(connection, query, params)]
+
+
+def carry_over_all(
+    connection: BaseDatabaseWrapper, lens: Lens, keys: list[uuid.UUID]
+) -> int:
+    """Carry over rows, a few hundred at a time; each time the old application goes first."""
+    for start in range(0, len(keys), CHUNK):
+        some = keys[start : start + CHUNK]
+        locks.run_briefly(
+            connection,
+            partial(carry_over, connection, lens, some),
+            what=f"Carrying over {len(some)} rows of {lens.legacy}",
+            tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
+        )
+    return len(keys)
 
 
 def carry_over_missing(connection: BaseDatabaseWrapper, lens: Lens) -> int:
     """Carry over legacy rows that have no new row and are not held; returns how many."""
-    missing = catalog.rows(
+    missing = _keys(
         connection,
         f"SELECT l.id FROM legacy.{lens.legacy} l"
         f" WHERE NOT EXISTS (SELECT FROM public.{lens.new} n WHERE n.id = l.id AND {lens.own})"
@@ -358,15 +382,7 @@ def carry_over_missing(connection: BaseDatabaseWrapper, lens: Lens) -> int:
         "                    AND q.legacy_table = %s AND q.legacy_id = l.id)",
         [lens.legacy],
     )
-    for keys in _chunks([key for (key,) in missing]):
-        with transaction.atomic(using=connection.alias):
-            carry_over(connection, lens, keys)
-    return len(missing)
-
-
-def _chunks(keys: list[uuid.UUID]) -> Iterator[list[uuid.UUID]]:
-    for start in range(0, len(keys), CHUNK):
-        yield keys[start : start + CHUNK]
+    return carry_over_all(connection, lens, missing)
 
 
 def ranges(
@@ -437,12 +453,22 @@ def _customers_of(
         if upto is None:
             return
         started = time.monotonic()
-        with transaction.atomic(using=connection.alias), echo(connection, "users"):
-            with connection.cursor() as cursor:
-                cursor.execute(statement, {"after": after, "upto": upto})
-            seconds = time.monotonic() - started
-            Batch(
-                run=run, shard=shard, after=after, upto=upto, rows=rows, seconds=seconds
-            ).save(using=connection.alias)
+        batch = Batch(run=run, shard=shard, after=after, upto=upto, rows=rows)
+        locks.run_briefly(
+            connection,
+            partial(_make_customers, connection, statement, batch),
+            what="Making customers",
+            tables=("public.users",),
+        )
         pace.took(rows, time.monotonic() - started)
         after = upto
+
+
+def _make_customers(
+    connection: BaseDatabaseWrapper, statement: str, batch: Batch
+) -> None:
+    started = time.monotonic()
+    with echo(connection, "users"), connection.cursor() as cursor:
+        cursor.execute(statement, {"after": batch.after, "upto": batch.upto})
+    batch.seconds = time.monotonic() - started
+    batch.save(using=connection.alias)

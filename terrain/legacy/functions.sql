@@ -267,6 +267,7 @@ DECLARE
     details text[];
     noted boolean;
     wrote boolean;
+    waits boolean;
     bounces text;
 BEGIN
     SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
@@ -290,14 +291,14 @@ BEGIN
             UPDATE public.{new} n SET {updates}
               FROM (SELECT {synced_values} OFFSET 0) v
              WHERE n.id = _key AND {same_kind}
-               AND ROW({stored})::record *<> ROW({wanted})::record;
+               AND ROW({stored})::record *<> ROW({wanted})::record{waits};
             wrote := FOUND;
             IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
                 INSERT INTO public.{new} AS n ({columns})
                 VALUES ({values})
                 ON CONFLICT (id) DO UPDATE
                    SET {assignments}
-                 WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record;
+                 WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record{waits};
                 wrote := FOUND;
             END IF;
             {lines}
@@ -320,10 +321,16 @@ BEGIN
                 RETURN;
         END;
     END LOOP;
+    {queue}
     {flags}
     {watch_triggers}
     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
 END $body$;
+
+-- name: queue_for_settle
+    IF waits THEN
+        INSERT INTO rebuilt.queue (legacy_table, key) VALUES ('{legacy}', _key);
+    END IF;
 
 -- name: hold_whole
         IF why IS NOT NULL THEN
@@ -442,6 +449,14 @@ BEGIN
 END $body$;
 
 -- name: keep_held_whole
+    IF wanted AND there AND EXISTS (SELECT FROM public.legacy_quarantine q
+                                     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key
+                                       AND q.kind = 'held') THEN
+        RAISE EXCEPTION 'public.{new} % has the id of a row of legacy.{legacy} that is held', _key
+            USING ERRCODE = 'TB002',
+                  HINT = 'Repair or delete that row in the old application, then run settle;'
+                         ' or use another id.';
+    END IF;
     IF wanted THEN
         held := rebuilt.{legacy}_held(w);
         IF held IS NOT NULL THEN

@@ -143,6 +143,11 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
 SELECT n.id FROM public.{new} n
  WHERE {own} AND NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = n.id)
 
+-- name: not_own
+-- Legacy rows whose id a new row has that is not theirs: an artist deleted and made again
+-- while nobody watched, who is a customer here.
+SELECT l.id FROM legacy.{legacy} l JOIN public.{new} n ON n.id = l.id WHERE NOT ({own})
+
 -- name: differing
 -- Keys of a range whose rows say different things on the two sides.
 SELECT l.id FROM legacy.{legacy} l JOIN rebuilt.{legacy} r ON r.id = l.id
@@ -173,6 +178,13 @@ WITH alone AS (
     ON CONFLICT (id) DO NOTHING
 )
 UPDATE public.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a WHERE n.id = a.id
+
+-- name: queue_waiting
+-- Rows that have no owner and should, unless they are in the queue already.
+INSERT INTO rebuilt.queue (legacy_table, key)
+SELECT '{legacy}', n.id FROM public.{new} n
+ WHERE {waits} AND {own}
+   AND NOT EXISTS (SELECT FROM rebuilt.queue q WHERE q.legacy_table = '{legacy}' AND q.key = n.id)
 
 -- name: take_queue
 -- The oldest entries nobody else is settling: taken out, in this transaction.

@@ -2,6 +2,8 @@
 
 The triggers on the old application's tables never wait for another of its clients, so
 whatever could (an address is unique, an account may be locked) they put into a queue.
+Here too it is the old application that goes first: each transaction is short, and is
+done again when it would have had to wait.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import uuid
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
+from terrain import locks
 from terrain.legacy import catalog, copying, engine, sql
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
@@ -48,12 +51,13 @@ class Settled:
 
 
 def settle(connection: BaseDatabaseWrapper) -> Settled:
-    """Do all that waits: the queue, then the quarantine, then what several rows share."""
+    """Do all that waits: the quarantine, then the queue, then what several rows share."""
     if not is_possible(connection):
         return Settled()
-    total = settle_queue(connection)
+    total = Settled(released=retry_held(connection))
+    queue_waiting(connection)
+    total += settle_queue(connection)
     total += Settled(merged=merge_customers(connection, None))
-    total += Settled(released=retry_held(connection))
     mark_repeats(connection)
     return total
 
@@ -65,22 +69,42 @@ def is_possible(connection: BaseDatabaseWrapper) -> bool:
     )
 
 
+def queue_waiting(connection: BaseDatabaseWrapper) -> None:
+    """Queue every row that has no owner yet: a rollback drops the queue, with what was in it."""
+    with connection.cursor() as cursor:
+        for lens in LENSES:
+            if lens.owner is not None:
+                cursor.execute(sql.queue_waiting(lens))
+
+
 def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
     """Empty the queue, a transaction for every few hundred entries."""
     total = Settled()
     while True:
-        with transaction.atomic(using=connection.alias):
-            taken = catalog.rows(
-                connection, sql.query("take_queue"), {"limit": TAKEN_AT_ONCE}
-            )
-            if not taken:
-                return total
-            keys: Mapping[str, list[uuid.UUID]] = defaultdict(list)
-            for table, key in taken:
-                keys[table].append(key)
-            _turn_limits_off(connection)
-            for table, some in keys.items():
-                total += _settle_rows(connection, table, some)
+        done = locks.run_briefly(
+            connection,
+            partial(_settle_some, connection),
+            what="Settling",
+            tables=("public.users", "public.tables", "public.orders"),
+        )
+        if done is None:
+            return total
+        total += done
+
+
+def _settle_some(connection: BaseDatabaseWrapper) -> Settled | None:
+    """The next entries of the queue; None if there are none."""
+    taken = catalog.rows(connection, sql.query("take_queue"), {"limit": TAKEN_AT_ONCE})
+    if not taken:
+        return None
+    keys: Mapping[str, list[uuid.UUID]] = defaultdict(list)
+    for table, key in taken:
+        keys[table].append(key)
+    _turn_limits_off(connection)
+    total = Settled()
+    for table, some in keys.items():
+        total += _settle_rows(connection, table, some)
+    return total
 
 
 def _turn_limits_off(connection: BaseDatabaseWrapper) -> None:
@@ -118,11 +142,22 @@ def merge_customers(
     """Merge customers into the artists who have their address; ``keys`` None means all."""
     merged = 0
     for customer, artist in catalog.rows(connection, sql.merges(), {"keys": keys}):
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute("SELECT rebuilt.repoint_user(%s, %s)", [customer, artist])
-            cursor.execute("DELETE FROM public.users WHERE id = %s", [customer])
-            merged += cursor.rowcount
+        merged += locks.run_briefly(
+            connection,
+            partial(_merge, connection, customer, artist),
+            what=f"Merging customer {customer} into {artist}",
+            tables=("public.users", "public.tables", "public.orders"),
+        )
     return merged
+
+
+def _merge(
+    connection: BaseDatabaseWrapper, customer: uuid.UUID, artist: uuid.UUID
+) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT rebuilt.repoint_user(%s, %s)", [customer, artist])
+        cursor.execute("DELETE FROM public.users WHERE id = %s", [customer])
+        return cursor.rowcount
 
 
 def retry_held(
@@ -144,11 +179,7 @@ def retry_held(
     for table, key in entries:
         by_table[table].append(key)
     for table, keys in by_table.items():
-        for start in range(0, len(keys), copying.CHUNK):
-            with transaction.atomic(using=connection.alias):
-                copying.carry_over(
-                    connection, BY_LEGACY[table], keys[start : start + copying.CHUNK]
-                )
+        copying.carry_over_all(connection, BY_LEGACY[table], keys)
     return before - Quarantine.objects.using(connection.alias).count()
 
 

@@ -43,13 +43,9 @@ CHILDREN: Mapping[str, tuple[tuple[str, str], ...]] = {
     "tables": (("table_assets", "table_id"), ("table_sets", "table_id")),
 }
 
-#: Legacy columns whose change is something for ``settle``.
-SETTLED_BY: Mapping[str, tuple[str, ...]] = {
-    "artists": ("email", "stripe_account_id"),
-    "user_tables": ("user_email",),
-    "orders": ("user_email", "stripe_payment_id"),
-    "stripe_transfers": ("stripe_transfer_id",),
-}
+#: Legacy columns whose change is something for ``settle``.  Rows that are to have an owner
+#: are queued where they are written, while they have none.
+SETTLED_BY: Mapping[str, tuple[str, ...]] = {"artists": ("email",)}
 
 #: Where hand-written and generated statements take their ranges of keys from.
 RANGE = (
@@ -436,6 +432,8 @@ def _to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         updates.append(_forget_owner(lens, "v"))
     return render(
         source["to_new"],
+        waits=f" RETURNING {waits(lens)} INTO waits" if lens.owner else "",
+        queue=render(source["queue_for_settle"], **names) if lens.owner else "",
         updates=joined(updates),
         synced_values=joined(f"{values[name]} AS {name}" for name in columns),
         wanted=joined(f"v.{name}" for name in columns),
@@ -482,6 +480,15 @@ def _forget_owner(lens: Lens, given: str) -> str:
         f"{owner.column} = CASE WHEN {was} IS DISTINCT FROM {is_} THEN NULL"
         f" ELSE n.{owner.column} END"
     )
+
+
+def waits(lens: Lens) -> str:
+    """Whether ``n`` is to have an owner and has none yet: something for ``settle``."""
+    owner = lens.owner
+    assert owner is not None
+    no_session = f" OR n.{owner.or_session} IS NULL" if owner.or_session else ""
+    is_address = mapping.is_address(f"n.{owner.stored}")
+    return f"n.{owner.column} IS NULL AND ({is_address}{no_session})"
 
 
 def _hold_whole(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
@@ -933,6 +940,16 @@ def link_sessions(lens: Lens, table_limit: int) -> str:
     )
 
 
+def queue_waiting(lens: Lens) -> str:
+    return query(
+        "queue_waiting",
+        legacy=lens.legacy,
+        new=lens.new,
+        own=lens.own,
+        waits=waits(lens),
+    )
+
+
 def merges() -> str:
     return query(
         "merges",
@@ -957,6 +974,10 @@ def repeats(lens: Lens, table: str, index: int) -> str:
 
 def stale(lens: Lens) -> str:
     return query("stale", new=lens.new, legacy=lens.legacy, own=lens.own)
+
+
+def not_own(lens: Lens) -> str:
+    return query("not_own", new=lens.new, legacy=lens.legacy, own=lens.own)
 
 
 def differing(lens: Lens) -> str:

@@ -1,0 +1,555 @@
+"""The move itself, from every starting point, killed at every kind of instant, and back."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from terrain import pace
+from terrain.legacy import copying, engine, ledger, retreat
+from terrain.legacy.mapping import LENSES
+from terrain.legacy.models import Batch, Run
+from tests import dumps
+from tests.conftest import Database, Result
+from tests.legacy import (
+    artist,
+    example,
+    ids,
+    insert,
+    key,
+    model,
+    order,
+    table,
+    transfer,
+)
+
+pytestmark = pytest.mark.migration
+
+Manage = Callable[..., Result]
+LEGACY_TABLES = [lens.legacy for lens in LENSES]
+
+#: A few of everything, odd ones and held ones among them.
+SMALL_SHOP = (
+    *(artist(f"#artist{n}") for n in range(7)),
+    artist("#shouts", "ARTIST1@artists.example"),
+    *(model(f"#model{n}", f"#artist{n % 3}", f"{n}.33") for n in range(7)),
+    model("#nan", "#artist1", "NaN"),
+    *(table(f"#table{n}", f"sits{n % 3}@at.example", {"width": n}) for n in range(5)),
+    table("#anonymous", None),
+    table("#typed", "no address"),
+    table("#heldtable", "artist1@artists.example", [1]),
+    *(example(f"#example{n}", f"#artist{n}") for n in range(4)),
+    example("#heldexample", "#artist1", layout_data=5),
+    example("#table1", "#artist2"),
+    *(
+        order(
+            f"#order{n}",
+            ({"asset_id": f"#model{n}", "quantity": n + 1}, {"quantity": 2}),
+            10,
+            email=f"Buys{n % 4}@shop.example",
+        )
+        for n in range(7)
+    ),
+    order("#heldorder", ({"quantity": 0},), email="artist2@artists.example"),
+    order("#empty", (), 0, stripe_payment_id="pi_1"),
+    order("#odd", {}, stripe_payment_id="pi_1", created_at="infinity"),
+    *(transfer(f"#transfer{n}", f"#order{n}", f"#artist{n % 3}") for n in range(5)),
+    transfer("#zero", "#order1", "#artist1", "0"),
+)
+
+
+@pytest.fixture
+def small(shop: Database) -> Database:
+    """A legacy database with so few rows that migrating it takes a second."""
+    shop.execute(f"TRUNCATE {', '.join(LEGACY_TABLES)}")
+    with shop.connect("terrain", "public") as owner:
+        insert(owner, *SMALL_SHOP)
+    return shop
+
+
+@pytest.fixture
+def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "FIRST_BATCH", 2)
+    monkeypatch.setattr(pace, "LARGEST_BATCH", 3)
+
+
+def killed_at(database: Database, last: int, *command: str) -> tuple[int, str]:
+    """Run a command in a process that kills itself at its last commit; exit code, output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed", database.name, str(last), *command],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def wait_until_gone(database: Database) -> None:
+    """Until the server has noticed that the client is no more."""
+    while database.rows(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'terrain'"
+    ):
+        pass
+
+
+def assert_whole(database: Database) -> None:
+    """Nothing is missing, nothing differs, nothing waits (laws 2 and 3)."""
+    for lens in LENSES:
+        table = lens.legacy
+        kept = "" if lens.part is None else " OR true"
+        before = database.rows(
+            f"SELECT l.id FROM legacy.{table} l LEFT JOIN rebuilt.{table} r ON r.id = l.id"
+            f" WHERE (NOT EXISTS (SELECT FROM legacy_quarantine q WHERE q.kind = 'held'"
+            f" AND q.legacy_table = '{table}' AND q.legacy_id = l.id){kept}) AND r.id IS NULL"
+        )
+        assert before == [], table
+    with connection.cursor() as cursor:
+        from terrain.legacy import sql
+
+        for lens in LENSES:
+            cursor.execute(sql.differences(lens), {"after": None, "upto": None})
+            assert cursor.fetchall() == [], lens.legacy
+
+
+# --- the four starting points --------------------------------------------------------------
+
+
+def test_from_a_legacy_database(shop: Database, manage: Manage) -> None:
+    before = {name: dumps.rows(shop, f"public.{name}") for name in LEGACY_TABLES}
+    assert manage("migrate", "-v0") == Result(0, "", "")
+    assert {
+        name: dumps.rows(shop, f"legacy.{name}") for name in LEGACY_TABLES
+    } == before
+    assert_whole(shop)
+    assert shop.value("SELECT count(*) FROM rebuilt.queue") == 0
+
+
+def test_from_an_empty_database(empty: Database, manage: Manage) -> None:
+    """Nothing legacy is left behind, not even a schema."""
+    assert manage("migrate", "-v0").code == 0
+    assert dumps.schemas(empty) == {"public"}
+    assert empty.rows("SELECT FROM pg_db_role_setting WHERE setdatabase ="
+                      " (SELECT oid FROM pg_database WHERE datname = current_database())") == []
+    assert not [line for line in dumps.schema(empty) if "zz_terrain_sync" in line]
+
+
+def test_from_one_interrupted_in_python(
+    small: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch, short_batches: None
+) -> None:
+    """Ctrl-C in the middle of the orders: paused, and gone on with."""
+    whole, batches = copying._copy_range, iter(range(100))
+
+    def interrupted(connection: Any, work: copying.Work, *rest: Any) -> None:
+        if work.lens.legacy == "orders" and next(batches) == 2:
+            raise KeyboardInterrupt
+        whole(connection, work, *rest)
+
+    monkeypatch.setattr(copying, "_copy_range", interrupted)
+    stopped = manage("migrate", "-v0")
+    assert (stopped.code, stopped.err) == (
+        130,
+        "\nStopped. Run the same command again to go on.\n",
+    )
+    assert small.value("SELECT count(*) FROM public.orders") == 5
+    monkeypatch.undo()
+    assert manage("migrate", "-v0").code == 0
+    assert_whole(small)
+
+
+def test_from_one_that_was_rolled_back(migrated: Database, manage: Manage) -> None:
+    before = dumps.contents(migrated)
+    definitions = dumps.schema(migrated)
+    assert manage("rollback_migration", "--yes").code == 0
+    assert manage("migrate", "-v0") == Result(0, "", "")
+    assert dumps.contents(migrated) == before
+    assert dumps.schema(migrated) == definitions
+    assert dumps.schemas(migrated) == {"public", "legacy", "rebuilt"}
+
+
+# --- again ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [("migrate",), ("settle",), ("prepare_database",)], ids=" ".join
+)
+def test_run_again_it_changes_nothing(
+    migrated: Database, manage: Manage, command: tuple[str, ...]
+) -> None:
+    before = dumps.contents(migrated), dumps.schema(migrated)
+    assert manage(*command).code == 0
+    assert (dumps.contents(migrated), dumps.schema(migrated)) == before
+
+
+def test_rolled_back_again_it_changes_nothing(
+    migrated: Database, manage: Manage
+) -> None:
+    assert manage("rollback_migration", "--yes").code == 0
+    before = dumps.schema(migrated)
+    again = manage("rollback_migration", "--yes")
+    assert again == Result(0, "There is nothing to roll back.\n", "")
+    assert dumps.schema(migrated) == before
+
+
+# --- killed --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def undisturbed(small: Database, clone: Callable[[str], Database]) -> Iterator[Any]:
+    """What an undisturbed run makes: commits, contents and definitions."""
+    database = clone(small.name)
+    code, printed = killed_at(database, 0, "migrate", "-v0")
+    assert code == 0, printed
+    yield int(printed.split()[-1]), dumps.contents(database), dumps.schema(database)
+
+
+def test_killed_at_any_commit_and_run_again_it_is_as_if_undisturbed(
+    small: Database, undisturbed: Any, clone: Callable[[str], Database]
+) -> None:
+    """Also when the second run is killed; a new sample each time, of all there are."""
+    commits, contents, definitions = undisturbed
+    assert commits > 150
+    for last in random.sample(range(1, commits), 6):
+        database = clone(small.name)
+        for moment in (last, max(1, (commits - last) // 2)):
+            code, printed = killed_at(database, moment, "migrate", "-v0")
+            assert code == -signal.SIGKILL, f"commit {last}: {printed}"
+            wait_until_gone(database)
+        code, printed = killed_at(database, 0, "migrate", "-v0")
+        assert code == 0, f"commit {last}: {printed}"
+        assert dumps.contents(database) == contents, f"commit {last}"
+        assert dumps.schema(database) == definitions, f"commit {last}"
+
+
+def test_killed_at_any_commit_it_can_be_rolled_back(
+    small: Database, undisturbed: Any, clone: Callable[[str], Database]
+) -> None:
+    commits, *_ = undisturbed
+    legacy = [f"--table=public.{name}" for name in LEGACY_TABLES]
+    definitions = dumps.schema(small, *legacy)
+    rows = {name: dumps.rows(small, f"public.{name}") for name in LEGACY_TABLES}
+    for last in random.sample(range(40, commits), 3):
+        database = clone(small.name)
+        assert killed_at(database, last, "migrate", "-v0")[0] == -signal.SIGKILL
+        wait_until_gone(database)
+        code, printed = killed_at(database, 0, "rollback_migration", "--yes")
+        assert code == 0, f"commit {last}: {printed}"
+        assert dumps.schema(database, *legacy) == definitions, f"commit {last}"
+        for name in LEGACY_TABLES:
+            assert dumps.rows(database, f"public.{name}") == rows[name]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_a_lost_connection_at_most_one_batch_is_done_again(
+    small: Database,
+    manage: Manage,
+    monkeypatch: pytest.MonkeyPatch,
+    short_batches: None,
+    workers: int,
+) -> None:
+    """The server kills the session inside a batch; each worker has its own cursor."""
+    monkeypatch.setattr(copying, "WORTH_SHARING", 1 if workers == 2 else 10**9)
+    superuser = small.superuser
+    whole, seen, lost = copying._copy_range, [], []
+
+    def losing(connection: Any, work: copying.Work, shard: Any, *rest: Any) -> None:
+        if work.lens.legacy == "orders":
+            seen.append(rest)
+            if len(seen) == 3:
+                lost.append(rest)
+                pid = connection.connection.info.backend_pid
+                superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
+        whole(connection, work, shard, *rest)
+
+    monkeypatch.setattr(copying, "_copy_range", losing)
+    assert manage("migrate", "-v0").code == 2
+    wait_until_gone(small)
+    assert manage("migrate", "-v0").code == 0
+    twice = {batch for batch in seen if seen.count(batch) > 1}
+    assert twice <= set(lost) | set(seen[3:4])
+    assert_whole(small)
+    run = ledger.last("copy orders")
+    assert run is not None and run.state == Run.State.DONE
+    assert len(set(run.batches.values_list("shard", flat=True))) == workers
+    assert sum(run.batches.values_list("rows", flat=True)) == 10
+
+
+# --- batches -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_sizes_that_cross_batches(
+    small: Database, manage: Manage, short_batches: None, rows: int
+) -> None:
+    """Batches of two, then three: every row is copied once, none twice."""
+    small.execute(f"TRUNCATE {', '.join(LEGACY_TABLES)}")
+    with small.connect("terrain", "public") as owner:
+        insert(owner, *(artist(f"#artist{number}") for number in range(rows)))
+    assert manage("migrate", "-v0").code == 0
+    assert small.value("SELECT count(*) FROM users") == rows
+    run = ledger.last("copy artists")
+    assert run is not None
+    sizes = list(run.batches.order_by("id").values_list("rows", flat=True))
+    assert sum(sizes) == run.rows == rows
+    assert all(size <= 3 for size in sizes)
+
+
+def test_two_workers_make_what_one_makes(
+    small: Database,
+    clone: Callable[[str], Database],
+    manage: Manage,
+    monkeypatch: pytest.MonkeyPatch,
+    short_batches: None,
+) -> None:
+    source = small.name
+    made = []
+    for worth_sharing in (10**9, 1):
+        database = clone(source)
+        monkeypatch.setattr(copying, "WORTH_SHARING", worth_sharing)
+        assert manage("migrate", "-v0").code == 0
+        made.append(dumps.contents(database))
+        shards = Batch.objects.filter(run__step="copy orders").values_list("shard")
+        assert len(set(shards)) == (2 if worth_sharing == 1 else 1)
+    assert made[0] == made[1]
+
+
+# --- there and back ------------------------------------------------------------------------
+
+OLD_WRITES = (
+    "UPDATE artists SET name = name || '!' WHERE id = '#artist{n}'",
+    "UPDATE artists SET email = 'new{r}@artists.example' WHERE id = '#artist{n}'",
+    "UPDATE artists SET email = 'buys{n}@shop.example' WHERE id = '#artist{n}'",
+    "UPDATE assets SET base_price = base_price + 1 WHERE id = '#model{n}'",
+    "DELETE FROM stripe_transfers WHERE id = '#transfer{n}'",
+    "DELETE FROM orders WHERE id = '#order{n}' AND NOT EXISTS (SELECT FROM"
+    " stripe_transfers t WHERE t.order_id = orders.id)",
+    "UPDATE orders SET items = items || '[{{\"quantity\": {r}}}]' WHERE id = '#order{n}'",
+    "UPDATE orders SET user_email = 'moved{n}@shop.example' WHERE id = '#order{n}'",
+    "UPDATE orders SET items = '[{{\"quantity\": 3}}]' WHERE id = '#heldorder'",
+    "UPDATE user_tables SET table_config = '{{}}' WHERE id = '#heldtable'",
+    "UPDATE user_tables SET table_config = '[]' WHERE id = '#table{n}'",
+    "UPDATE user_tables SET user_email = NULL WHERE id = '#table{n}'",
+    "DELETE FROM user_tables WHERE id = '#table{n}'",
+    "DELETE FROM artists a WHERE id = '#artist{n}' AND NOT EXISTS (SELECT FROM"
+    " stripe_transfers t WHERE t.artist_id = a.id)",
+    "INSERT INTO artists (id, email, password_hash, name)"
+    " VALUES ('#artist{n}', 'again{n}@artists.example', '', 'Again') ON CONFLICT DO NOTHING",
+    "INSERT INTO orders (order_number, user_email, user_name, shipping_address, pricing,"
+    " items) VALUES ('R{r}', 'buys{r}@shop.example', 'R', '{{}}', '{{}}',"
+    " '[{{\"quantity\": 1}}]') ON CONFLICT DO NOTHING",
+    "UPDATE artists SET id = gen_random_uuid() WHERE id = '#artist6'",
+)
+NEW_WRITES = (
+    "UPDATE users SET display_name = display_name || '?' WHERE id = '#artist{n}'",
+    "UPDATE users SET role = 'artist' WHERE email = 'buys{n}@shop.example'",
+    "UPDATE tables SET width = {r}, max_assets = {r} WHERE kind = 'user'"
+    " AND id = '#table{n}'",
+    "UPDATE order_items SET quantity = quantity + 1 WHERE order_id = '#order{n}'",
+    "DELETE FROM order_items WHERE order_id = '#order{n}' AND position = 1",
+    "INSERT INTO asset_sets (name, owner_id) SELECT 'Set {r}', id FROM users"
+    " WHERE id = '#artist{n}'",
+    "INSERT INTO tables (name, contact_email, plan)"
+    " VALUES ('T{r}', 'sits{n}@at.example', 'pro')",
+    "UPDATE models SET status = 'published' WHERE id = '#model{n}'",
+)
+
+
+def write(database: Database, rng: random.Random, statements: tuple[str, ...], user: str) -> None:
+    """A few statements of one application; what the database refuses is refused."""
+    path = "legacy,public" if user == "shop_app" else "public"
+    with database.connect(user, path) as application:
+        for _ in range(6):
+            statement = rng.choice(statements).format(
+                n=rng.randrange(5), r=rng.randrange(1, 1000)
+            )
+            try:
+                application.execute(ids(statement))  # type: ignore[arg-type]
+            except psycopg.Error as error:
+                assert error.sqlstate in ("23505", "23503", "TB002"), statement
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_walk_there_and_back(small: Database, manage: Manage, seed: int) -> None:
+    """Both applications write; back; the old one writes on; forward again; and again."""
+    rng = random.Random(seed)
+    assert manage("prepare_database").code == 0
+    fresh = dumps.schema(small, *(f"--table=public.{name}" for name in LEGACY_TABLES))
+    for _ in range(3):
+        done = manage("migrate", "-v0")
+        assert (done.code, done.err) == (0, "")
+        assert_settled(small)
+        for _ in range(2):
+            write(small, rng, OLD_WRITES, "shop_app")
+            write(small, rng, NEW_WRITES, "terrain")
+            if rng.random() < 0.5:
+                assert manage("settle").code == 0
+            assert_whole(small)
+        legacy = {n: dumps.rows(small, f"legacy.{n}") for n in LEGACY_TABLES}
+        sets = dumps.rows(small, "asset_sets")
+        assert manage("rollback_migration", "--yes").code == 0
+        assert fresh == dumps.schema(
+            small, *(f"--table=public.{name}" for name in LEGACY_TABLES)
+        )
+        for name in LEGACY_TABLES:
+            assert dumps.rows(small, f"public.{name}") == legacy[name]
+        assert dumps.rows(small, "legacy_parked.asset_sets") == sets
+        write(small, rng, OLD_WRITES, "shop_app")
+    assert manage("migrate", "-v0").code == 0
+    assert dumps.rows(small, "public.asset_sets") == sets
+    assert_settled(small)
+
+
+def assert_settled(database: Database) -> None:
+    """In step, everybody who has an address has an account, and nothing waits."""
+    assert_whole(database)
+    assert database.value("SELECT count(*) FROM rebuilt.queue") == 0
+    assert database.rows(
+        "SELECT id, customer_email FROM public.orders"
+        " WHERE user_id IS NULL AND customer_email LIKE '%%@%%'"
+    ) == []
+    assert database.rows(
+        "SELECT id, kind FROM tables WHERE user_id IS NULL AND session_id IS NULL"
+    ) == []
+    assert database.rows(
+        "SELECT c.email FROM users c JOIN users a ON lower(a.email) = c.email"
+        " WHERE c.role = 'customer' AND a.role <> 'customer'"
+    ) == []
+
+
+def test_what_only_the_new_schema_knows_is_parked_and_returns(
+    migrated: Database, manage: Manage
+) -> None:
+    migrated.execute("INSERT INTO asset_sets (name) VALUES ('Hills')")
+    migrated.execute("UPDATE tables SET max_assets = 7 WHERE kind = 'user'")
+    customers = dumps.rows(migrated, "users")
+    assert manage("rollback_migration", "--yes").code == 0
+    assert "users" not in {
+        name for (name,) in migrated.rows(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    }
+    assert manage("migrate", "-v0").code == 0
+    assert dumps.rows(migrated, "users") == customers
+    assert migrated.rows("SELECT name FROM asset_sets") == [("Hills",)]
+    assert migrated.rows("SELECT DISTINCT max_assets FROM tables WHERE kind = 'user'") == [(7,)]
+
+
+# --- convergence ---------------------------------------------------------------------------
+
+
+def test_migrated_and_cleaned_up_is_as_fresh(
+    migrated: Database, clone: Callable[[str], Database], manage: Manage
+) -> None:
+    """Law 5, by pg_dump: columns in order, defaults, indexes, constraints, grants."""
+    retreat.clean_up(connection)
+    cleaned, settings = dumps.schema(migrated), database_settings(migrated)
+    fresh = clone("template0")
+    assert manage("migrate", "-v0").code == 0
+    assert cleaned == dumps.schema(fresh)
+    assert settings == database_settings(fresh) == []
+    assert dumps.schemas(migrated) == {"public"}
+
+
+def database_settings(database: Database) -> list[Any]:
+    return database.rows(
+        "SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d"
+        " ON d.oid = s.setdatabase WHERE d.datname = current_database()"
+    )
+
+
+def test_cleaned_up_migrate_has_nothing_to_do(migrated: Database, manage: Manage) -> None:
+    retreat.clean_up(connection)
+    before = dumps.contents(migrated)
+    assert manage("migrate", "-v0").code == 0
+    assert dumps.contents(migrated) == before
+
+
+def test_makemigrations_has_nothing_to_do(empty: Database) -> None:
+    out = io.StringIO()
+    call_command("makemigrations", "--check", "--dry-run", stdout=out)
+    assert out.getvalue() == "No changes detected\n"
+
+
+def test_the_reverse_of_each_migration_is_real(
+    migrated: Database, manage: Manage
+) -> None:
+    """Down one by one, and up again: the same database."""
+    before, definitions = dumps.contents(migrated), dumps.schema(migrated)
+    steps = (
+        ("legacy", "0008"),
+        ("orders", "0001"),
+        ("legacy", "0005"),
+        ("legacy", "0003"),
+        ("legacy", "0002"),
+        ("legacy", "0001"),
+    )
+    for app, name in steps:
+        done = manage("migrate", app, name, "-v0")
+        assert (done.code, done.err) == (0, ""), name
+    assert dumps.schemas(migrated) == {"public", "legacy_parked"}
+    assert manage("migrate", "-v0").code == 0
+    assert dumps.contents(migrated) == before
+    assert dumps.schema(migrated) == definitions
+
+
+# --- one at a time -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [("migrate",), ("rollback_migration", "--yes")], ids=" ".join
+)
+def test_a_second_run_says_who_is_running(
+    shop: Database, manage: Manage, command: tuple[str, ...]
+) -> None:
+    if command[0] != "migrate":
+        assert manage("migrate", "-v0").code == 0
+        connection.close()
+    with shop.connect("terrain", "public", application_name="terrain") as first:
+        first.execute("SELECT pg_advisory_lock(%s)", [ledger.locks.RUN_LOCK])
+        refused = manage(*command)
+        pid = first.info.backend_pid
+    assert refused.code == 2
+    assert re.fullmatch(
+        rf"Another command is at work on this database: process {pid} of the server"
+        r" \(terrain, role terrain, connected since \d\d:\d\d:\d\d UTC\)\. Wait for it, or"
+        r" look with: python manage\.py migration_status\n",
+        refused.err,
+    )
+
+
+def test_what_others_have_put_into_legacy_stays(migrated: Database) -> None:
+    migrated.execute("CREATE TABLE legacy.notes (note text)")
+    retreat.clean_up(connection)
+    assert dumps.schemas(migrated) == {"public", "legacy"}
+    assert migrated.rows("SELECT * FROM legacy.notes") == []
+
+
+def test_moving_aside_waits_for_nobody_longer_than_its_timeout(shop: Database) -> None:
+    """A transaction of the old application is in the way: the move steps back and says so."""
+    old = shop.old()
+    said: list[str] = []
+
+    def finish(sentence: str) -> None:
+        said.append(sentence)
+        old.execute("COMMIT")
+
+    old.execute("BEGIN")
+    old.execute("SELECT FROM artists LIMIT 1")
+    assert engine.stand_aside(connection, "artists", finish)
+    pid = old.info.backend_pid
+    assert re.fullmatch(
+        rf"Moving artists aside waits for a lock held by process {pid} \(role shop_app,"
+        r" unnamed\), in its transaction for \d+ s: its statement is not for this role to"
+        r" see\.",
+        said[0],
+    )
+    assert shop.value("SELECT count(*) FROM legacy.artists") > 0
