@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.postgres.operations import NotInTransactionMixin
-from django.db import migrations, models
+from django.db import IntegrityError, migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState
 
@@ -88,7 +88,7 @@ class AddConstraintOnline(NotInTransactionMixin, migrations.AddConstraint):
 
     A unique one is first an index built concurrently.  A foreign key is added NOT VALID,
     so that it holds for what is written from now on, and then validated; where it says
-    SET NULL, references whose target went away earlier are cleared in between.
+    SET NULL and that fails, references whose target went away earlier are cleared first.
     """
 
     atomic = False
@@ -162,11 +162,16 @@ def _add_foreign_key(
             tables=(_table(model), _table(field.target_field.model)),
         )
     if not validated:
-        if constraint.on_delete == "SET NULL":
-            _clear_dangling(schema_editor, model, constraint)
-        schema_editor.execute(
+        validate = (
             f"ALTER TABLE {_table(model)} VALIDATE CONSTRAINT {quote(constraint.name)}"
         )
+        try:
+            schema_editor.execute(validate)
+        except IntegrityError:
+            if constraint.on_delete != "SET NULL":
+                raise
+            _clear_dangling(schema_editor, model, constraint)
+            schema_editor.execute(validate)
 
 
 def _clear_dangling(

@@ -197,6 +197,8 @@ def echo(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
         cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
         # A batch is read twice from memory; 4 MB, the default, would send it to disk.
         cursor.execute("SELECT set_config('work_mem', '64MB', true)")
+        # Compiling a batch would take longer than running it.
+        cursor.execute("SELECT set_config('jit', 'off', true)")
         yield
 
 

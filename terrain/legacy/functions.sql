@@ -616,13 +616,15 @@ SELECT CASE WHEN EXISTS (SELECT FROM public.order_items x
 --      roundings of a running total, so the shares add up to the penny.
 --   4. Without a usable subtotal, or when what stands is more than it: catalogue prices.
 known AS (
-    SELECT e.*, {quantity} AS quantity, {own_price} AS own,
-           m.id AS model_id, m.artist_id, m.name AS model_name,
+    SELECT k.*, m.id AS model_id, m.artist_id, m.name AS model_name,
            CASE WHEN m.base_price >= 0 AND m.base_price <> 'NaN' THEN m.base_price END AS catalogue,
-           e.kept_source IS NULL AND {own_price} IS NULL AS is_open
-      FROM line e
-      LEFT JOIN {models} m
-        ON m.id = CASE WHEN {is_uuid} THEN ({asset_ref})::uuid END
+           k.kept_source IS NULL AND k.own IS NULL AS is_open
+      FROM (SELECT e.*, {quantity} AS quantity, {own_price} AS own,
+                   {asset_ref} AS asset_ref
+              FROM line e
+            -- Read each line's JSON once, not again for each use of what was read.
+            OFFSET 0) k
+      LEFT JOIN {models} m ON m.id = CASE WHEN {is_uuid} THEN k.asset_ref::uuid END
 ), summed AS (
     SELECT k.*,
            coalesce(sum(CASE WHEN k.kept_source IS NULL THEN k.own * k.quantity
@@ -642,11 +644,14 @@ known AS (
            AND NOT (s.kept_lines > 0 AND s.standing = s.subtotal) AS is_share
       FROM summed s
 ), running AS (
+    -- Most lines have no share, and need not be sorted for one.
+    SELECT g.*, NULL::numeric AS upto, NULL::numeric AS whole
+      FROM weighed g WHERE g.is_share IS NOT TRUE
+    UNION ALL
     SELECT g.*,
-           sum(g.weight) FILTER (WHERE g.is_share)
-               OVER (PARTITION BY g.order_id ORDER BY g.position) AS upto,
-           sum(g.weight) FILTER (WHERE g.is_share) OVER (PARTITION BY g.order_id) AS whole
-      FROM weighed g
+           sum(g.weight) OVER (PARTITION BY g.order_id ORDER BY g.position),
+           sum(g.weight) OVER (PARTITION BY g.order_id)
+      FROM weighed g WHERE g.is_share
 ), shared AS (
     SELECT r.*,
            CASE WHEN r.is_share
@@ -655,7 +660,7 @@ known AS (
             END AS share
       FROM running r
 ), priced AS (
-    SELECT r.order_id, r.position, r.item, r.subtotal,
+    SELECT r.order_id, r.position, r.item, r.asset_ref, r.quantity, r.subtotal,
            CASE WHEN r.kept_source IS NULL THEN r.model_id ELSE r.kept_model END AS model_id,
            CASE WHEN r.kept_source IS NULL THEN r.artist_id ELSE r.kept_artist END AS artist_id,
            CASE WHEN r.kept_source IS NULL THEN r.model_name ELSE r.kept_name END AS model_name,

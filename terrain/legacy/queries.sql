@@ -66,7 +66,10 @@ ON CONFLICT (email) WHERE role = 'customer' DO UPDATE
 WITH judged AS MATERIALIZED (
     SELECT l.*, {held} AS why FROM legacy.{legacy} l
      WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid) AND l.id <= %(upto)s::uuid
-       AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = l.id AND {own})
+       -- The range again: or each batch would look through all that is there already.
+       AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = l.id AND {own}
+                          AND (%(after)s::uuid IS NULL OR n.id > %(after)s::uuid)
+                          AND n.id <= %(upto)s::uuid)
      ORDER BY l.id {row_lock}
 ), put AS (
     INSERT INTO public.{new} ({columns}{owner_columns})
@@ -84,7 +87,7 @@ WITH judged AS MATERIALIZED (
     INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT '{legacy}', l.id, 'flagged', f.reason, f.detail, to_jsonb(l) - 'why'
       FROM judged l CROSS JOIN LATERAL (VALUES {flag_rows}) AS f (reason, detail)
-     WHERE f.reason IS NOT NULL AND {fit}
+     WHERE ({any_flag}) AND f.reason IS NOT NULL AND {fit}
     ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
     RETURNING 1
 ){more}
@@ -110,12 +113,13 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
 -- CTE for a handful of rows and would join two of them row by row; an IN that it cannot
 -- turn into a join becomes a hash table.
 , line AS (
-    SELECT l.id AS order_id, e.position, e.item, {subtotal} AS subtotal,
+    SELECT l.id AS order_id, e.position, e.item, l.subtotal,
            NULL::text AS kept_source, NULL::numeric AS kept_unit, NULL::numeric AS kept_total,
            NULL::uuid AS kept_model, NULL::uuid AS kept_artist, NULL::text AS kept_name
-      FROM judged l
+      FROM (SELECT l.id, l.items, {subtotal} AS subtotal FROM judged l
+             WHERE l.why IS NULL AND coalesce(l.id IN (SELECT p.id FROM put p), false)
+            OFFSET 0) l
      CROSS JOIN LATERAL jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)
-     WHERE l.why IS NULL AND coalesce(l.id IN (SELECT p.id FROM put p), false)
 ), {pricing}, lines AS (
     INSERT INTO public.{part} (id, {parent}, position, {line_columns})
     SELECT md5(e.order_id || ':' || e.position)::uuid, e.order_id, e.position, {line_values}

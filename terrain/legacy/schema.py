@@ -89,6 +89,8 @@ class Part:
     ``up`` gives the columns of the new row as expressions over ``e``; ``down`` rebuilds
     the element from ``i``.  ``derived`` are the columns computed once, by the statement
     ``order_lines`` in ``queries.sql``; they stay while the columns in ``identity`` do.
+    ``fine`` is a quick test over ``l``: if it passes, no element meets a rule that holds
+    the row.
     """
 
     column: str
@@ -98,6 +100,7 @@ class Part:
     down: str
     derived: tuple[str, ...]
     identity: tuple[str, ...]
+    fine: str = "false"
     how: str = ""
 
 

@@ -111,8 +111,9 @@ def _first_of_elements(lens: Lens) -> str:
         return "NULL"
     ranks = joined_whens((rule.when, str(rank)) for rank, rule in enumerate(rules, 1))
     return (
-        f"({texts(rule.code for rule in rules)})[(SELECT min(CASE{ranks} END)"
-        f" FROM jsonb_array_elements(l.{lens.part.column}) AS e (item))]"
+        f"CASE WHEN NOT ({lens.part.fine}) THEN"
+        f" ({texts(rule.code for rule in rules)})[(SELECT min(CASE{ranks} END)"
+        f" FROM jsonb_array_elements(l.{lens.part.column}) AS e (item))] END"
     )
 
 
@@ -284,7 +285,7 @@ def pricing(models: str) -> str:
         quantity=mapping.whole_number("e.item -> 'quantity'"),
         own_price=mapping.own_price("e.item"),
         asset_ref=mapping.plain_text("(e.item -> 'asset_id')"),
-        is_uuid=mapping.is_uuid(mapping.plain_text("(e.item -> 'asset_id')")),
+        is_uuid=mapping.is_uuid("k.asset_ref"),
     )
 
 
@@ -297,7 +298,8 @@ def line_values(lens: Lens, types: Types) -> dict[str, str]:
     """Column of the part -> expression over a priced line ``e``."""
     part = lens.part
     assert part is not None
-    columns = {**part.up, **{name: f"e.{name}" for name in part.derived}}
+    known = {name: f"e.{name}" for name in (*part.identity, *part.derived)}
+    columns = {**part.up, **known}
     return {name: cast(sql, types[part.table][name]) for name, sql in columns.items()}
 
 
@@ -598,6 +600,11 @@ def flag_rows(lens: Lens) -> list[tuple[str, str]]:
     return rows
 
 
+def any_flag(lens: Lens) -> str:
+    """Whether ``l`` may have a flag at all, which is quicker to tell than which."""
+    return " OR ".join(f"({rule.when})" for rule in lens.flagged) or "false"
+
+
 def known_flags(lens: Lens) -> list[str]:
     codes = [rule.code for rule in lens.flagged]
     return [*codes, *(rule.code for rule in price_rules())] if lens.part else codes
@@ -862,6 +869,7 @@ def copy_batch(
         account=join,
         fit=fit,
         held_detail=detail(lens, lens.held, "l.why") if lens.held else "''",
+        any_flag=any_flag(lens),
         flag_rows=joined(f"({code}, {sentence})" for code, sentence in rows),
         more=more,
         row_lock="FOR KEY SHARE OF l" if row_lock else "",
