@@ -1,0 +1,204 @@
+"""The databases that are measured: shops of any scale, and clones of them.
+
+A shop is generated once and kept as a template, together with its *reference*: the same
+legacy tables beside the new schema, empty, with every index and constraint in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from terrain.embedded import Cluster
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+#: As PostgreSQL comes: fsync, 128 MB of shared buffers, autovacuum and all.
+CLUSTER = Cluster(BASE_DIR / ".postgres-bench")
+
+LEGACY = (
+    "artists",
+    "assets",
+    "user_tables",
+    "example_tables",
+    "orders",
+    "stripe_transfers",
+)
+
+
+class Failed(Exception):
+    """A command that was to be measured did not end well."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a process took: seconds, its largest resident size, and what it reported."""
+
+    seconds: float
+    megabytes: float
+    said: dict[str, Any]
+
+
+def connect(name: str, **options: Any) -> psycopg.Connection[Any]:
+    return psycopg.connect(CLUSTER.dsn(name), autocommit=True, **options)
+
+
+def superuser() -> psycopg.Connection[Any]:
+    return psycopg.connect(CLUSTER.dsn("postgres", "postgres"), autocommit=True)
+
+
+def ask(name: str, query: str) -> list[tuple[Any, ...]]:
+    with connect(name) as connection:
+        return connection.execute(query).fetchall()  # type: ignore[call-overload]
+
+
+def shop(scale: float) -> str:
+    """The name of the legacy shop of this scale, made if it is not there."""
+    name = f"shop_{_suffix(scale)}"
+
+    def fill() -> None:
+        run(name, "manage.py", "load_sample", "--scale", str(scale))
+
+    return _template(name, "template0", fill)
+
+
+def reference(scale: float) -> str:
+    """The same shop, its tables in ``legacy``, beside the new schema as it ends up."""
+    name = f"reference_{_suffix(scale)}"
+
+    def prepare() -> None:
+        # Out of the project's sight, so that it makes the new schema of an empty database.
+        with connect(name) as connection:
+            connection.execute("CREATE SCHEMA aside")
+            for table in LEGACY:
+                connection.execute(f"ALTER TABLE {table} SET SCHEMA aside")
+        run(name, "manage.py", "migrate", "--verbosity", "0")
+        with connect(name) as connection:
+            connection.execute("ALTER SCHEMA aside RENAME TO legacy")
+
+    return _template(name, shop(scale), prepare)
+
+
+def _suffix(scale: float) -> str:
+    return f"{scale:g}".replace(".", "_").replace("-", "_")
+
+
+def _template(name: str, source: str, fill: Any) -> str:
+    if not _exists(name):
+        _create(name, source)
+        try:
+            fill()
+        except BaseException:
+            _drop(name)
+            raise
+    return name
+
+
+def _exists(name: str) -> bool:
+    with connect("postgres") as connection:
+        found = connection.execute(
+            "SELECT FROM pg_database WHERE datname = %s", [name]
+        ).fetchone()
+    return found is not None
+
+
+def _create(name: str, source: str) -> None:
+    with connect("postgres") as connection:
+        connection.execute(
+            # FILE_COPY writes no log of what it copies: nothing for the checkpointer
+            # to catch up with while the clone is measured.
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                sql.Identifier(name), sql.Identifier(source)
+            )
+        )
+
+
+def _drop(name: str) -> None:
+    # Autovacuum may be at it, which only a superuser may stop.
+    with superuser() as connection:
+        connection.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
+                sql.Identifier(name)
+            )
+        )
+
+
+@contextmanager
+def clone(template: str) -> Iterator[str]:
+    """A database to measure in, gone afterwards."""
+    name = f"bench_{os.getpid()}"
+    _drop(name)
+    _create(name, template)
+    try:
+        yield name
+    finally:
+        _drop(name)
+
+
+@contextmanager
+def empty() -> Iterator[str]:
+    """A database with nothing in it, gone afterwards."""
+    with clone("template0") as name:
+        yield name
+
+
+def run(database: str, *arguments: str) -> Run:
+    """Run Python in a process of its own, with this database for its own.
+
+    What it writes to the file that BENCH_REPORT names, as JSON, comes back with the Run.
+    """
+    address = f"postgresql://terrain@/{database}?host={quote(str(CLUSTER.socket_dir), safe='')}"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        output = Path(folder, "output")
+        environment = {
+            **os.environ,
+            "DATABASE_URL": address,
+            "DJANGO_SETTINGS_MODULE": "terrain.settings",
+            "BENCH_REPORT": str(report),
+        }
+        started = time.perf_counter()
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=BASE_DIR,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            # Of this one process; getrusage would give the largest of all so far.
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise Failed(f"{' '.join(arguments)}: {output.read_text()[-2000:]}")
+        said = json.loads(report.read_text()) if report.exists() else {}
+    return Run(seconds, usage.ru_maxrss / 1024, said)
+
+
+def rows(database: str, *tables: str) -> int:
+    """How many rows these tables have together."""
+    return sum(
+        int(ask(database, f"SELECT count(*) FROM {table}")[0][0]) for table in tables
+    )
+
+
+def size(database: str, schema: str, tables: tuple[str, ...]) -> int:
+    """Bytes of these tables with their indexes."""
+    names = ", ".join(f"'{schema}.{table}'" for table in tables)
+    query = (
+        f"SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest(ARRAY[{names}]) t"
+    )
+    return int(ask(database, query)[0][0])
