@@ -15,7 +15,7 @@ from django.utils import timezone
 from sessions_app.models import AnonymousSession
 from terrain.constraints import ForeignKeyConstraint
 from terrain.expressions import JsonIsObject
-from terrain.fields import TimestampField
+from terrain.fields import JSONField, TimestampField
 from terrain.models import Record
 
 #: Distinct assets a table may hold, unless its row says otherwise.
@@ -50,20 +50,18 @@ class Model(Record):
     tags = ArrayField(
         models.TextField(), default=list, blank=True, db_default=models.Value("{}")
     )
-    aabb = models.JSONField(
+    aabb = JSONField(
         "bounding box",
         null=True,
         blank=True,
         help_text="{min: {x,y,z}, max: {x,y,z}} in mm",
     )
-    footprint = models.JSONField(
+    footprint = JSONField(
         null=True, blank=True, help_text="{width, depth, height} in mm"
     )
-    file_paths = models.JSONField(
-        help_text="{stl?, glb, thumbnail, additional_images?}"
-    )
-    print_recommendations = models.JSONField(null=True, blank=True)
-    print_stats = models.JSONField(null=True, blank=True)
+    file_paths = JSONField(help_text="{stl?, glb, thumbnail, additional_images?}")
+    print_recommendations = JSONField(null=True, blank=True)
+    print_stats = JSONField(null=True, blank=True)
     status = models.CharField(
         max_length=20,
         choices=PublicationStatus,
@@ -135,7 +133,7 @@ class Asset(Record):
     glb_file_path = models.TextField(null=True, blank=True)
     preview_url = models.TextField(null=True, blank=True)
     thumbnail_path = models.TextField(null=True, blank=True)
-    dimensions_mm = models.JSONField(
+    dimensions_mm = JSONField(
         null=True, blank=True, help_text="{width, depth, height} in mm"
     )
     triangle_count = models.IntegerField(null=True, blank=True)
@@ -325,13 +323,13 @@ class Table(Record):
     description = models.TextField(null=True, blank=True)
     width = models.IntegerField("width in mm", null=True, blank=True)
     depth = models.IntegerField("depth in mm", null=True, blank=True)
-    config = models.JSONField(
+    config = JSONField(
         default=dict,
         blank=True,
         db_default=models.Value({}, models.JSONField()),
         help_text="Everything about the table that has no column: grid, colours.",
     )
-    layout = models.JSONField(
+    layout = JSONField(
         default=dict,
         blank=True,
         db_default=models.Value({}, models.JSONField()),

@@ -12,7 +12,7 @@ from django.utils import timezone
 from catalogue.models import Model
 from terrain.addresses import NormalAddress
 from terrain.constraints import ForeignKeyConstraint
-from terrain.fields import TimestampField
+from terrain.fields import JSONField, TimestampField
 from terrain.models import Record
 
 
@@ -42,8 +42,8 @@ class Order(Record):
     )
     customer_email = models.CharField(max_length=255, help_text="As typed.")
     customer_name = models.CharField(max_length=255)
-    shipping_address = models.JSONField()
-    pricing = models.JSONField(
+    shipping_address = JSONField()
+    pricing = JSONField(
         help_text="{model_subtotal, platform_commission, print_subtotal, shipping, total}"
     )
     status = models.CharField(
@@ -141,7 +141,7 @@ class OrderItem(Record):
     print_material = models.TextField(null=True, blank=True)
     print_quality = models.TextField(null=True, blank=True)
     special_instructions = models.TextField(null=True, blank=True)
-    extra = models.JSONField(
+    extra = JSONField(
         default=dict,
         blank=True,
         db_default=models.Value({}, models.JSONField()),

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from terrain import exactjson
 from terrain.postgresql.dates import ImpossibleDate
 
 #: What Django writes before a raw bcrypt hash: its name for the algorithm.
@@ -57,3 +58,21 @@ class TimestampField(models.DateTimeField):  # type: ignore[type-arg]
             return super().clean(value, model_instance)
         except OverflowError as error:
             raise ValidationError(f"{value} is outside the calendar.") from error
+
+
+class JSONField(models.JSONField):
+    """JSON whose numbers stay as they are written, and whose shape may be anything.
+
+    See :mod:`terrain.exactjson`.  To the migrations it is Django's own field: the column
+    is the same.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        exactly = {"encoder": exactjson.Encoder, "decoder": exactjson.Decoder}
+        super().__init__(*args, **{**kwargs, **exactly})
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        for each in ("encoder", "decoder"):
+            kwargs.pop(each, None)
+        return name, "django.db.models.JSONField", args, kwargs

@@ -9,12 +9,13 @@ would be rewritten by saving something else.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from django.db import models
 from django.utils import timezone
+
+from terrain import exactjson
 
 
 class TracksChanges(models.Model):
@@ -97,6 +98,8 @@ def _same(value: Any, other: Any) -> bool:
     """Equal, and of the same JSON: ``1``, ``1.0`` and ``True`` are three values there."""
     if value is other:  # NaN is not equal to itself
         return True
-    if isinstance(value, dict | list):
-        return json.dumps(value, default=repr) == json.dumps(other, default=repr)
+    if isinstance(value, dict | list | bool | exactjson.Number):
+        return exactjson.dumps(value, default=repr) == exactjson.dumps(
+            other, default=repr
+        )
     return bool(value == other)

@@ -11,11 +11,13 @@ class LegacyConfig(AppConfig):
 
     def ready(self) -> None:
         from catalogue import assets
+        from terrain import panels
         from terrain.exceptions import Refused, register_sqlstate
-        from terrain.legacy import guard, receivers
+        from terrain.legacy import guard, panel, receivers
 
         pre_migrate.connect(guard.before_migrate, sender=self)
         post_migrate.connect(guard.after_migrate, sender=self)
         assets.before_copy.connect(receivers.settle_first)
         assets.after_copy.connect(receivers.quarantine_models)
         register_sqlstate("TB002", Refused)
+        panels.register("legacy-row", "The legacy row", panel.render)

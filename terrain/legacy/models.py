@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from terrain.fields import TimestampField
+from terrain.fields import JSONField, TimestampField
 
 
 class Run(models.Model):
@@ -28,7 +28,7 @@ class Run(models.Model):
     rows = models.BigIntegerField(default=0, db_default=0)
     total = models.BigIntegerField(null=True, blank=True, help_text="Rows expected.")
     seconds = models.FloatField(default=0, db_default=0, help_text="Time at work.")
-    detail = models.JSONField(
+    detail = JSONField(
         default=dict, blank=True, db_default=models.Value({}, models.JSONField())
     )
 
@@ -75,10 +75,8 @@ class QuarantinedRow(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     reason = models.CharField(max_length=63)
     detail = models.TextField(help_text="What is wrong, and what would put it right.")
-    row = models.JSONField(
-        "legacy row", help_text="The row as it was when it was found."
-    )
-    parked = models.JSONField(
+    row = JSONField("legacy row", help_text="The row as it was when it was found.")
+    parked = JSONField(
         null=True,
         blank=True,
         help_text="What only the new schema knew of it; comes back with the row.",

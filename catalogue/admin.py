@@ -1,0 +1,316 @@
+"""Models, assets, sets and tables, in the admin."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db import models
+
+from catalogue.models import (
+    Asset,
+    AssetSet,
+    AssetSetItem,
+    Model,
+    Table,
+    TableAsset,
+    TableSet,
+)
+from terrain.pages import RecordAdmin, RecordInline, changelist_link, record_link
+from terrain.pages.shown import many, related
+
+WHEN: Any = ("Dates", {"fields": ("created_at", "updated_at")})
+
+
+@admin.register(Model)
+class ModelAdmin(RecordAdmin):
+    """A model as its artist uploaded it."""
+
+    list_display = (
+        "name",
+        related("artist"),
+        "status",
+        "base_price",
+        "purchase_count",
+        "created_at",
+    )
+    list_select_related = ("artist",)
+    list_filter = ("status",)
+    words = ("name__icontains",)
+    search_help_text = "Part of a name, or a whole id."
+    raw_id_fields = ("artist",)
+    readonly_fields = ("links", "created_at", "updated_at")
+    fieldsets: ClassVar[Any] = (
+        (
+            None,
+            {
+                "fields": (
+                    "name",
+                    "artist",
+                    "status",
+                    "base_price",
+                    "links",
+                    "description",
+                )
+            },
+        ),
+        ("Found under", {"fields": ("genre", "categories", "tags")}),
+        ("Files", {"fields": ("file_paths", "print_recommendations", "print_stats")}),
+        ("Measures", {"fields": ("aabb", "footprint")}),
+        ("Counters", {"fields": ("view_count", "purchase_count")}),
+        WHEN,
+    )
+
+    def get_queryset(self, request: Any) -> models.QuerySet[Model]:
+        return super().get_queryset(request).select_related("artist")
+
+    @admin.display(description="See also")
+    def links(self, model: Model) -> str:
+        asset = Asset.objects.filter(model=model).first()
+        return many(
+            [
+                "no asset yet" if asset is None else record_link(asset, "its asset"),
+                changelist_link(
+                    model.order_items.all(), {"model__id__exact": model.pk}
+                ),
+            ]
+        )
+
+
+@admin.register(Asset)
+class AssetAdmin(RecordAdmin):
+    """An entry of the global catalogue."""
+
+    list_display = (
+        "name",
+        related("artist"),
+        "category",
+        "status",
+        "visibility",
+        "base_price",
+        "use_count",
+        "created_at",
+    )
+    list_select_related = ("artist",)
+    list_filter = ("status", "visibility")
+    words = ("name__icontains",)
+    search_help_text = "Part of a name, or a whole id (the model's is the same)."
+    raw_id_fields = ("artist", "model")
+    readonly_fields = ("links", "add_count", "use_count", "created_at", "updated_at")
+    fieldsets: ClassVar[Any] = (
+        (
+            None,
+            {
+                "fields": (
+                    "name",
+                    "artist",
+                    "model",
+                    "status",
+                    "visibility",
+                    "base_price",
+                    "links",
+                    "description",
+                )
+            },
+        ),
+        ("Found under", {"fields": ("category", "tags")}),
+        (
+            "Files",
+            {"fields": ("file_ref", "glb_file_path", "preview_url", "thumbnail_path")},
+        ),
+        ("Measures", {"fields": ("dimensions_mm", "triangle_count")}),
+        ("Counters", {"fields": ("view_count", "add_count", "use_count")}),
+        ("Dates", {"fields": ("published_at", "created_at", "updated_at")}),
+    )
+
+    def get_queryset(self, request: Any) -> models.QuerySet[Asset]:
+        return super().get_queryset(request).select_related("artist", "model")
+
+    @admin.display(description="See also")
+    def links(self, asset: Asset) -> str:
+        return many(
+            [
+                changelist_link(
+                    asset.table_assets.all(),
+                    {"asset__id__exact": asset.pk},
+                    "table that has it",
+                    "tables that have it",
+                ),
+                changelist_link(
+                    asset.set_items.all(),
+                    {"asset__id__exact": asset.pk},
+                    "set that has it",
+                    "sets that have it",
+                ),
+            ]
+        )
+
+
+class AssetSetItemInline(RecordInline):
+    model = AssetSetItem
+    fields = ("position", "asset")
+    raw_id_fields = ("asset",)
+    show_change_link = False
+
+    def get_queryset(self, request: Any) -> models.QuerySet[AssetSetItem]:
+        return super().get_queryset(request).select_related("asset")
+
+
+@admin.register(AssetSet)
+class AssetSetAdmin(RecordAdmin):
+    """A curated, ordered collection."""
+
+    list_display = ("name", related("owner"), "is_public", "created_at")
+    list_select_related = ("owner",)
+    list_filter = ("is_public",)
+    words = ("name__icontains",)
+    search_help_text = "Part of a name, or a whole id."
+    raw_id_fields = ("owner",)
+    ordering = ("name",)
+    sortable_by = ("name", "created_at")
+    readonly_fields = ("holds", "created_at", "updated_at")
+    fields = (
+        "name",
+        "description",
+        "owner",
+        "is_public",
+        "holds",
+        "created_at",
+        "updated_at",
+    )
+    inlines = (AssetSetItemInline,)
+
+    @admin.display(description="Holds")
+    def holds(self, chosen: AssetSet) -> str:
+        return many(
+            [
+                changelist_link(
+                    chosen.items.all(),
+                    {"asset_set__id__exact": chosen.pk},
+                    "asset",
+                    "assets",
+                ),
+                changelist_link(
+                    chosen.table_sets.all(),
+                    {"asset_set__id__exact": chosen.pk},
+                    "table that has it",
+                    "tables that have it",
+                ),
+            ]
+        )
+
+
+class _Link(RecordAdmin):
+    """A row that says that two things belong together: reached from either, not searched."""
+
+    ordering: ClassVar[Any] = ("id",)
+    sortable_by = ()
+
+    def get_search_fields(self, request: Any) -> Any:
+        return ()
+
+    def has_module_permission(self, request: Any) -> bool:
+        return False
+
+
+@admin.register(AssetSetItem)
+class AssetSetItemAdmin(_Link):
+    list_display = ("position", related("asset_set", "set"), related("asset"))
+    list_select_related = ("asset_set", "asset")
+    raw_id_fields = ("asset_set", "asset")
+    ordering = ("asset_set_id", "position")
+
+
+@admin.register(TableAsset)
+class TableAssetAdmin(_Link):
+    list_display = ("id", related("table"), related("asset"), "quantity", "last_used")
+    list_select_related = ("table", "asset")
+    raw_id_fields = ("table", "asset")
+    list_needs = ("table",)
+
+
+@admin.register(TableSet)
+class TableSetAdmin(_Link):
+    list_display = ("id", related("table"), related("asset_set", "set"), "added_at")
+    list_select_related = ("table", "asset_set")
+    raw_id_fields = ("table", "asset_set")
+    readonly_fields = ("added_at",)
+
+
+class TableAssetInline(RecordInline):
+    model = TableAsset
+    verbose_name_plural = "library"
+    fields = ("asset", "quantity", "last_used")
+    readonly_fields = ("last_used",)
+    raw_id_fields = ("asset",)
+
+    def get_queryset(self, request: Any) -> models.QuerySet[TableAsset]:
+        return super().get_queryset(request).select_related("asset")
+
+
+class TableSetInline(RecordInline):
+    model = TableSet
+    verbose_name_plural = "sets"
+    fields = ("asset_set", "added_at")
+    readonly_fields = ("added_at",)
+    raw_id_fields = ("asset_set",)
+
+    def get_queryset(self, request: Any) -> models.QuerySet[TableSet]:
+        return super().get_queryset(request).select_related("asset_set")
+
+
+@admin.register(Table)
+class TableAdmin(RecordAdmin):
+    """A layout, of a user, a visitor or an artist."""
+
+    list_display = (
+        "name",
+        "kind",
+        related("user"),
+        related("session", "visitor"),
+        "status",
+        "plan",
+        "is_public",
+        "created_at",
+    )
+    list_select_related = ("user", "session")
+    list_filter = ("kind", "status", "plan", "is_featured")
+    keys = ("share_code",)
+    search_help_text = "A whole id or share code. By owner: from the owner's page."
+    raw_id_fields = ("user", "session")
+    readonly_fields = ("holds", "created_at", "updated_at")
+    fieldsets: ClassVar[Any] = (
+        (
+            None,
+            {"fields": ("name", "kind", "user", "session", "status", "description")},
+        ),
+        ("Size", {"fields": ("width", "depth", "plan", "max_assets", "holds")}),
+        (
+            "Shown",
+            {
+                "fields": (
+                    "is_public",
+                    "is_featured",
+                    "share_code",
+                    "thumbnail_url",
+                    "contact_email",
+                )
+            },
+        ),
+        ("As it is laid out", {"fields": ("config", "layout")}),
+        ("Counters", {"fields": ("view_count", "clone_count")}),
+        WHEN,
+    )
+    inlines = (TableAssetInline, TableSetInline)
+
+    def get_queryset(self, request: Any) -> models.QuerySet[Table]:
+        return super().get_queryset(request).select_related("user", "session")
+
+    @admin.display(description="Holds")
+    def holds(self, table: Table) -> str:
+        return changelist_link(
+            table.table_assets.all(),
+            {"table__id__exact": table.pk},
+            "asset",
+            "assets",
+        )

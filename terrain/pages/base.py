@@ -1,0 +1,358 @@
+"""The admin classes that the project's own are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets
+from django.contrib.admin.views.main import ERROR_FLAG
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DatabaseError, connections, models, router, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.html import format_html
+
+from terrain import exactjson, panels
+from terrain.fields import JSONField, TimestampField
+from terrain.pages import refusals, shown
+from terrain.pages.forms import JSONInput, KnownRawIdWidget, LinesInput, RecordForm
+from terrain.pages.paging import BoundedPaginator
+from terrain.pages.search import as_uuid
+
+#: Characters up to which a text is put into a form: a request may be no longer than
+#: ``DATA_UPLOAD_MAX_MEMORY_SIZE``, and each character may take several bytes of it.
+LONGEST_EDITED = 200_000
+#: Rows of an inline that a page shows; all of them have a list of their own.
+INLINE_ROWS = 50
+#: Reasons given for not deleting something; one would do.
+NAMED_IN_THE_WAY = 20
+
+TIMESTAMP_WIDGET = forms.DateTimeInput(attrs={"size": 28, "class": "vTextField time"})
+
+
+class _Fields(admin.options.BaseModelAdmin):  # type: ignore[type-arg]
+    """Fields that render and take back every value a row may have."""
+
+    # Looser than the stubs, which know of no callables among fields.
+    fields: ClassVar[Any]
+    fieldsets: ClassVar[Any]
+    readonly_fields: ClassVar[Any]
+    list_filter: ClassVar[Any]
+
+    form = RecordForm
+    formfield_overrides = {
+        TimestampField: {
+            "form_class": forms.DateTimeField,
+            "widget": TIMESTAMP_WIDGET,
+        },
+        models.DecimalField: {
+            # A browser empties an <input type="number"> that says NaN.
+            "widget": forms.TextInput(attrs={"inputmode": "decimal", "size": 14})
+        },
+        models.JSONField: {"form_class": JSONInput},
+        ArrayField: {"form_class": LinesInput},
+    }
+
+    def formfield_for_foreignkey(
+        self, db_field: Any, request: Any, **kwargs: Any
+    ) -> Any:
+        if db_field.name in self.raw_id_fields:
+            kwargs["widget"] = KnownRawIdWidget(
+                db_field.remote_field, self.admin_site, using=kwargs.get("using")
+            )
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Where a field is only to be read, :mod:`terrain.pages.shown` renders it."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is not None and not self.has_change_permission(request, obj):
+            readonly = set(flatten_fieldsets(fieldsets))
+        else:
+            readonly = set(self.get_readonly_fields(request, obj))
+        return [
+            (
+                name,
+                {**options, "fields": self._for_reading(options["fields"], readonly)},
+            )
+            for name, options in fieldsets
+        ]
+
+    def _for_reading(self, fields: Iterable[Any], readonly: set[Any]) -> list[Any]:
+        return [
+            (
+                tuple(self._for_reading(each, readonly))
+                if isinstance(each, list | tuple)
+                else self._reading(each, readonly)
+            )
+            for each in fields
+        ]
+
+    def _reading(self, name: Any, readonly: set[Any]) -> Any:
+        if name not in readonly:
+            return name
+        field = _model_field(self.model, name)
+        return shown.shown(field) if field is not None else name
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        names = [
+            *super().get_readonly_fields(request, obj),
+            *self.also_readonly(request, obj),
+        ]
+        fields = (_model_field(self.model, name) for name in names)
+        return [*names, *(shown.shown(field) for field in fields if field is not None)]
+
+    def also_readonly(self, request: HttpRequest, obj: Any = None) -> Iterable[str]:
+        """Names of fields that may not be edited by this person, or for this row."""
+        return _endless(obj)
+
+
+def _model_field(model: Any, name: Any) -> Any | None:
+    """The model's field of that name whose values Django would not render well."""
+    if not isinstance(name, str):
+        return None
+    try:
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return field if field.concrete and shown.is_odd(field) else None
+
+
+def _endless(obj: models.Model | None) -> Iterable[str]:
+    """The fields of a record that are too long to be edited in a page."""
+    if obj is None:
+        return
+    for field in obj._meta.concrete_fields:
+        value = obj.__dict__.get(field.attname)
+        if isinstance(field, JSONField):
+            value = exactjson.dumps(value)
+        if isinstance(value, str | list) and len(str(value)) > LONGEST_EDITED:
+            yield field.name
+
+
+class RecordAdmin(_Fields, admin.ModelAdmin):  # type: ignore[type-arg]
+    """A list that pages fast, a form that fails on no row, refusals as messages.
+
+    ``keys`` are what the search looks for, each by an index: lookups that take the whole
+    term.  ``words`` are lookups for part of a text, for tables that are small enough or
+    with ``words_among``, a condition that makes them so.
+    """
+
+    change_form_template = "terrain/change_form.html"
+    change_list_template = "terrain/change_list.html"
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 100
+    keys: ClassVar[tuple[str, ...]] = ()
+    words: ClassVar[tuple[str, ...]] = ()
+    words_among: ClassVar[models.Q] = models.Q()
+    #: Whether an action on several rows is done as a whole or not at all.
+    one_transaction = True
+    #: Fields that columns of the list are made from, beside those named there.
+    list_needs: ClassVar[tuple[str, ...]] = ()
+    #: Columns of the list that an index orders.
+    sortable_by: ClassVar[Any] = ("created_at",)
+    ordering: ClassVar[Any] = ("-created_at",)
+
+    class Media:
+        css = {"all": ["terrain/pages.css"]}
+
+    # --- the list --------------------------------------------------------------------------
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        made = []
+        for name in super().get_list_display(request):
+            field = _model_field(self.model, name)
+            sortable = name in self.sortable_by
+            made.append(
+                name if field is None else shown.shown(field, sortable=sortable)
+            )
+        return made
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        """For a list, without the documents that it does not show."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        if match is None or not (match.url_name or "").endswith("_changelist"):
+            return rows
+        columns = {*self.list_display, *self.list_needs}
+        return rows.defer(
+            *(
+                field.name
+                for field in self.model._meta.concrete_fields
+                if isinstance(field, models.JSONField | models.TextField)
+                and field.name not in columns
+            )
+        )
+
+    def get_search_fields(self, request: HttpRequest) -> Any:
+        return (*self.keys, *self.words, self.model._meta.pk.name)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        """Rows with the term as a key; if there are none, those with it in a text.
+
+        The two are never joined with OR: no index would serve both.
+        """
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        for condition in self.key_conditions(term):
+            found = queryset.filter(condition)
+            if found.order_by().exists():
+                return found, False
+        if not self.words:
+            return queryset.none(), False
+        text = models.Q()
+        for lookup in self.words:
+            text |= models.Q(**{lookup: term})
+        return queryset.filter(self.words_among, text), False
+
+    def key_conditions(self, term: str) -> Iterable[Any]:
+        """The conditions under which a row has the term as a key, one for each index."""
+        key = as_uuid(term)
+        if key is not None:
+            yield models.Q(pk=key)
+        for lookup in self.keys:
+            yield models.Q(**{lookup: term})
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: Any = None
+    ) -> HttpResponse:
+        """A filter that PostgreSQL cannot even read is dropped, like any impossible one."""
+        try:
+            if request.method != "POST" or not self.one_transaction:
+                return super().changelist_view(request, extra_context)
+            with transaction.atomic(using=router.db_for_write(self.model)):
+                return super().changelist_view(request, extra_context)
+        except DatabaseError as error:
+            if not refusals.is_expected(error):
+                raise
+            if request.method != "POST":
+                return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
+            self.message_user(request, refusals.sentence(error), messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
+    # --- the form --------------------------------------------------------------------------
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        refusal = getattr(request, "refusal", None)
+        return type(form.__name__, (form,), {"refusal": refusal}) if refusal else form
+
+    def changeform_view(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Saves in a transaction; if the database refuses, shows the form with the reason."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except DatabaseError as error:
+            if request.method != "POST" or not refusals.is_expected(error):
+                raise
+            request.refusal = error  # type: ignore[attr-defined]
+        return super().changeform_view(request, *args, **kwargs)
+
+    def save_related(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().save_related(request, *args, **kwargs)
+        self._check_constraints()
+
+    def _check_constraints(self) -> None:
+        """Have deferred constraints speak now, before anybody is told that all went well."""
+        connections[router.db_for_write(self.model)].check_constraints()
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context["panels"] = panels.of(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    # --- deleting --------------------------------------------------------------------------
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What stands in the way is counted, not listed: there may be thousands."""
+        in_the_way = (each for obj in objs for each in self.in_the_way(obj))
+        named = list(islice(in_the_way, NAMED_IN_THE_WAY))
+        if named:
+            return [], {}, set(), named
+        return super().get_deleted_objects(objs, request)
+
+    def in_the_way(self, obj: Any) -> Iterable[str]:
+        """What refers to a record and would be lost with it, as "12 models of …"."""
+        for relation in obj._meta.related_objects:
+            if relation.on_delete is not models.PROTECT:
+                continue
+            rows = relation.related_model._default_manager.filter(
+                **{relation.field.name: obj}
+            )
+            if rows.order_by().exists():
+                lookup = f"{relation.field.name}__id__exact"
+                link = shown.changelist_link(rows, {lookup: obj.pk})
+                yield format_html("{} of {}", link, str(obj))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except DatabaseError as error:
+            if not refusals.is_expected(error):
+                raise
+            self.message_user(request, refusals.sentence(error), messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        self._check_constraints()
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        super().delete_queryset(request, queryset)
+        self._check_constraints()
+
+
+class BoundedFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """The first rows only: a page of a thousand forms could not be posted."""
+
+    def get_queryset(self) -> Any:
+        if not hasattr(self, "_queryset"):
+            self._queryset: Any = super().get_queryset()[:INLINE_ROWS]
+        return self._queryset
+
+
+class RecordInline(_Fields, admin.TabularInline):  # type: ignore[misc, type-arg]
+    """Rows of a record on its own page: the first :data:`INLINE_ROWS`."""
+
+    formset = BoundedFormSet
+    extra = 0
+    show_change_link = True
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        names = flatten_fieldsets(self.get_fieldsets(request, obj))
+        kwargs.setdefault("fields", [name for name in names if not callable(name)])
+        return super().get_formset(request, obj, **kwargs)
+
+
+class ReadOnlyAdmin(RecordAdmin):
+    """For what is written by the program alone."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
