@@ -763,7 +763,9 @@ def _triggers(
         if event == "update":
             old = joined(f"OLD.{name}" for name in changed[0])
             new = joined(f"NEW.{name}" for name in changed[1])
-            when = f"ROW({old})::record *<> ROW({new})::record AND {when}"
+            # Not ROW() on both sides, nor with a cast, which a dump leaves out: restored, it
+            # would be a comparison column by column, for which there are no operators.
+            when = f"coalesce(ROW({old})) *<> coalesce(ROW({new})) AND {when}"
         statements += _trigger(
             table, event, f"FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {function}()"
         )
