@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 
 from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import checks, ledger
+from terrain.legacy import checks, ledger, report
 from terrain.legacy.findings import Severity
 
 
@@ -30,12 +30,25 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        as_json = options["json"]
-        tell = None if as_json else lambda what: self.say(f"  … {what}")
+        as_json, html = options["json"], options["html"]
         try:
             checks.ensure_possible(self.connection)
-        except checks.NothingToVerify as error:
+            if html is not None:
+                report.check_writable(html)
+            result = self._verify(as_json)
+            if html is not None:
+                report.write(html, self.connection, result)
+        except (checks.NothingToVerify, report.Unwritable) as error:
             raise CannotRun(str(error)) from error
+        if as_json:
+            self.print_json(result.as_json())
+        else:
+            self._print(result, html)
+        if result.failures:
+            sys.exit(REFUSED)
+
+    def _verify(self, as_json: bool) -> checks.Verification:
+        tell = None if as_json else lambda what: self.say(f"  … {what}")
         with ledger.recorded("verify") as run:
             result = checks.verify(self.connection, every_row=as_json, tell=tell)
             run.detail = {
@@ -43,14 +56,7 @@ class Command(BaseCommand):
                 "failures": [each.name for each in result.failures],
                 "checks": len(result.findings),
             }
-        if options["html"]:
-            report.write(options["html"], self.connection, result)
-        if as_json:
-            self.print_json(result.as_json())
-        else:
-            self._print(result, options["html"])
-        if result.failures:
-            sys.exit(REFUSED)
+        return result
 
     def _print(self, result: checks.Verification, html: Path | None) -> None:
         for finding in result.findings:
