@@ -1,0 +1,205 @@
+"""PostgreSQL's own programs: which are here, and how they are run and waited for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from terrain import embedded
+from terrain.legacy.server import Server
+
+#: Where packages put the programs of one major version each.
+PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
+
+#: Seconds between two lines about a program that is at work.
+INTERVAL = 5.0
+#: Seconds a program has to clean up after itself when it is asked to stop.
+GRACE = 10.0
+
+
+class Missing(Exception):
+    """There is no program of a version that would do."""
+
+
+class Failed(Exception):
+    """A program ended with an error; ``said`` is all it wrote."""
+
+    def __init__(self, program: str, said: str) -> None:
+        super().__init__(f"{program} failed: {reason(said)}")
+        self.said = said
+
+
+def reason(said: str) -> str:
+    """The line of a program's messages that says why it failed."""
+    found = re.search(r"(?:error|fatal): +(.+)", said)
+    if found:
+        return found[1].rstrip(".")
+    return (said.strip().splitlines() or ["it gave no reason"])[-1].rstrip(".")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """``pg_dump`` and ``pg_restore`` of one version."""
+
+    folder: Path
+    version: str
+
+    @property
+    def major(self) -> int:
+        return int(self.version.split(".")[0])
+
+    def program(self, name: str) -> str:
+        return str(self.folder / name)
+
+    @cache
+    def compression(self) -> str:
+        """What it compresses with best: zstd, unless it was built without."""
+        # Told in the words of 15 and older, 'zstd' is a bad number; of others, a bad build.
+        # Either is found out before anything is connected to.
+        asked = subprocess.run(
+            [
+                *(self.program("pg_dump"), "--format=custom", "--compress=zstd"),
+                *("--file=/dev/null", "--host=/nonexistent", "--no-password"),
+            ],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+            check=False,
+        )
+        refused = re.search(r"does not support|invalid|unrecognized", asked.stderr)
+        return "gzip" if refused else "zstd"
+
+
+def find(server: Server, major: int, at_least: int | None = None) -> Tools:
+    """The oldest programs that suit a server of this major version.
+
+    A dump needs programs no older than the server, a restore also none older than those
+    that dumped (``at_least``).  Newer than need be is not wanted: their output may use
+    what the server does not know.  Raises :class:`Missing`.
+    """
+    least = max(major, at_least or major)
+    suited = [each for each in _installed(server) if each.major >= least]
+    if not suited:
+        raise Missing(
+            f"The server is PostgreSQL {major}, and pg_dump and pg_restore of version"
+            f" {least} or newer are not here. Type: apt-get install"
+            f" postgresql-client-{least} (if it is not found, from apt.postgresql.org)."
+        )
+    return min(suited, key=lambda each: each.major)
+
+
+def _installed(server: Server) -> Iterator[Tools]:
+    """Those that are here, those to be preferred first."""
+    folders: list[Path] = []
+    if server.cluster is not None:
+        folders.append(embedded.binaries(server.cluster.version))
+    for place in PLACES:
+        folders += sorted(Path("/").glob(place.lstrip("/")))
+    found = shutil.which("pg_dump")
+    if found:
+        folders.append(Path(found).parent)
+    if not server.demands_ssl:  # the wheel's are built without
+        for version in embedded.FOLDERS:
+            with suppress(embedded.EmbeddedError):
+                folders.append(embedded.binaries(version))
+    for folder in folders:
+        version_ = _version(folder)
+        if version_ is not None:
+            yield Tools(folder, version_)
+
+
+@cache
+def _version(folder: Path) -> str | None:
+    """The version of both programs in a folder, or None if they are not both there."""
+    versions = set()
+    for name in ("pg_dump", "pg_restore"):
+        try:
+            said = subprocess.run(
+                [folder / name, "--version"],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+            ).stdout
+        except OSError:
+            return None
+        found = re.search(r"\(PostgreSQL\) (\d+[\w.]*)", said)
+        versions.add(
+            re.sub(r"(devel|alpha|beta|rc).*", ".0", found[1]) if found else None
+        )
+    return versions.pop() if len(versions) == 1 else None
+
+
+# --- running -------------------------------------------------------------------------------
+
+
+@dataclass
+class Program:
+    """A program at work."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    messages: IO[bytes]
+
+    def check(self) -> None:
+        """Raise :class:`Failed` if it has ended with an error."""
+        if self.process.poll() not in (None, 0):
+            raise Failed(self.name, self.said())
+
+    def wait(self, tell: Callable[[], None]) -> int:
+        """Its exit code, when it has ended; ``tell`` is called every few seconds."""
+        while True:
+            try:
+                return self.process.wait(INTERVAL)
+            except subprocess.TimeoutExpired:
+                tell()
+
+    def said(self) -> str:
+        self.messages.seek(0)
+        return self.messages.read().decode("utf-8", "replace")
+
+
+@contextmanager
+def running(
+    command: Sequence[str], server: Server, keep: Sequence[int] = ()
+) -> Iterator[Program]:
+    """Run a program for as long as the block; it is stopped if the block is left early.
+
+    ``keep`` are open files it inherits, so that a lock on them lasts as long as it does,
+    even when we are killed.
+    """
+    with tempfile.TemporaryFile() as messages:
+        process: subprocess.Popen[Any] = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            env=server.environment(),
+            pass_fds=keep,
+        )
+        try:
+            yield Program(Path(command[0]).name, process, messages)
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    deadline = time.monotonic() + GRACE
+    while process.poll() is None:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
