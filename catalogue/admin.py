@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db import models
 
 from catalogue.models import (
     Asset,
@@ -60,9 +59,6 @@ class ModelAdmin(RecordAdmin):
         ("Counters", {"fields": ("view_count", "purchase_count")}),
         WHEN,
     )
-
-    def get_queryset(self, request: Any) -> models.QuerySet[Model]:
-        return super().get_queryset(request).select_related("artist")
 
     @admin.display(description="See also")
     def links(self, model: Model) -> str:
@@ -123,9 +119,6 @@ class AssetAdmin(RecordAdmin):
         ("Dates", {"fields": ("published_at", "created_at", "updated_at")}),
     )
 
-    def get_queryset(self, request: Any) -> models.QuerySet[Asset]:
-        return super().get_queryset(request).select_related("artist", "model")
-
     @admin.display(description="See also")
     def links(self, asset: Asset) -> str:
         return many(
@@ -151,9 +144,6 @@ class AssetSetItemInline(RecordInline):
     fields = ("position", "asset")
     raw_id_fields = ("asset",)
     show_change_link = False
-
-    def get_queryset(self, request: Any) -> models.QuerySet[AssetSetItem]:
-        return super().get_queryset(request).select_related("asset")
 
 
 @admin.register(AssetSet)
@@ -244,9 +234,6 @@ class TableAssetInline(RecordInline):
     readonly_fields = ("last_used",)
     raw_id_fields = ("asset",)
 
-    def get_queryset(self, request: Any) -> models.QuerySet[TableAsset]:
-        return super().get_queryset(request).select_related("asset")
-
 
 class TableSetInline(RecordInline):
     model = TableSet
@@ -254,9 +241,6 @@ class TableSetInline(RecordInline):
     fields = ("asset_set", "added_at")
     readonly_fields = ("added_at",)
     raw_id_fields = ("asset_set",)
-
-    def get_queryset(self, request: Any) -> models.QuerySet[TableSet]:
-        return super().get_queryset(request).select_related("asset_set")
 
 
 @admin.register(Table)
@@ -302,9 +286,6 @@ class TableAdmin(RecordAdmin):
         WHEN,
     )
     inlines = (TableAssetInline, TableSetInline)
-
-    def get_queryset(self, request: Any) -> models.QuerySet[Table]:
-        return super().get_queryset(request).select_related("user", "session")
 
     @admin.display(description="Holds")
     def holds(self, table: Table) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db import models
 from django.http import HttpRequest
 
 from orders.models import Order, OrderItem, Payment
@@ -20,6 +19,8 @@ class OrderItemInline(RecordInline):
     """The lines, to be read; each is changed on its own page, where its lineage is."""
 
     model = OrderItem
+    # Named in columns of their own.
+    raw_id_fields = ("model", "artist")
     readonly_fields: ClassVar[Any] = (related("model"), related("artist"))
     fields: ClassVar[Any] = (
         "position",
@@ -30,9 +31,6 @@ class OrderItemInline(RecordInline):
         "price_source",
     )
     verbose_name_plural = "items"
-
-    def get_queryset(self, request: HttpRequest) -> models.QuerySet[OrderItem]:
-        return super().get_queryset(request).select_related("model", "artist")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -84,9 +82,6 @@ class OrderAdmin(RecordAdmin):
         ("Dates", {"fields": ("created_at", "updated_at")}),
     )
     inlines = (OrderItemInline,)
-
-    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Order]:
-        return super().get_queryset(request).select_related("user")
 
     def key_conditions(self, term: str) -> Iterable[Any]:
         yield from super().key_conditions(term)
@@ -161,10 +156,6 @@ class OrderItemAdmin(RecordAdmin):
     )
     readonly_fields = ("links",)
 
-    def get_queryset(self, request: HttpRequest) -> models.QuerySet[OrderItem]:
-        rows = super().get_queryset(request)
-        return rows.select_related("order", "model", "artist")
-
     @admin.display(description="line")
     def line(self, item: OrderItem) -> str:
         return str(item)[:80]
@@ -212,6 +203,3 @@ class PaymentAdmin(RecordAdmin):
         "status",
         "created_at",
     )
-
-    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Payment]:
-        return super().get_queryset(request).select_related("order", "artist")

@@ -165,7 +165,8 @@ class UserAdmin(RecordAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, id: str, form_url: str = ""
     ) -> HttpResponse:
         try:
-            return super().user_change_password(request, id, form_url)
+            with self._writing():
+                return super().user_change_password(request, id, form_url)
         except DatabaseError as error:
             if not refusals.is_expected(error):
                 raise

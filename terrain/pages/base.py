@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.html import format_html
 
-from terrain import exactjson, panels
+from terrain import exactjson, locks, panels
 from terrain.fields import JSONField, TimestampField
 from terrain.pages import refusals, shown
 from terrain.pages.forms import JSONInput, KnownRawIdWidget, LinesInput, RecordForm
@@ -28,6 +29,8 @@ from terrain.pages.search import as_uuid
 LONGEST_EDITED = 200_000
 #: Rows of an inline that a page shows; all of them have a list of their own.
 INLINE_ROWS = 50
+#: Milliseconds a page waits for a row that another transaction is writing.
+LONGEST_WAIT = 2000
 #: Reasons given for not deleting something; one would do.
 NAMED_IN_THE_WAY = 20
 
@@ -174,11 +177,13 @@ class RecordAdmin(_Fields, admin.ModelAdmin):  # type: ignore[type-arg]
         return made
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        """For a list, without the documents that it does not show."""
+        """For a list, without the documents that it does not show; else with what is named."""
         rows = super().get_queryset(request)
         match = request.resolver_match
         if match is None or not (match.url_name or "").endswith("_changelist"):
-            return rows
+            return (
+                rows.select_related(*self.raw_id_fields) if self.raw_id_fields else rows
+            )
         columns = {*self.list_display, *self.list_needs}
         return rows.defer(
             *(
@@ -228,7 +233,7 @@ class RecordAdmin(_Fields, admin.ModelAdmin):  # type: ignore[type-arg]
         try:
             if request.method != "POST" or not self.one_transaction:
                 return super().changelist_view(request, extra_context)
-            with transaction.atomic(using=router.db_for_write(self.model)):
+            with self._writing():
                 return super().changelist_view(request, extra_context)
         except DatabaseError as error:
             if not refusals.is_expected(error):
@@ -251,13 +256,24 @@ class RecordAdmin(_Fields, admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """Saves in a transaction; if the database refuses, shows the form with the reason."""
-        try:
+        if request.method != "POST":
             return super().changeform_view(request, *args, **kwargs)
+        try:
+            with self._writing():
+                return super().changeform_view(request, *args, **kwargs)
         except DatabaseError as error:
-            if request.method != "POST" or not refusals.is_expected(error):
+            if not refusals.is_expected(error):
                 raise
             request.refusal = error  # type: ignore[attr-defined]
         return super().changeform_view(request, *args, **kwargs)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction that does not wait for as long as somebody else's takes."""
+        using = router.db_for_write(self.model)
+        with transaction.atomic(using=using):
+            with locks.lock_timeout(connections[using], LONGEST_WAIT):
+                yield
 
     def save_related(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().save_related(request, *args, **kwargs)
@@ -307,7 +323,8 @@ class RecordAdmin(_Fields, admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, object_id: str, extra_context: Any = None
     ) -> HttpResponse:
         try:
-            return super().delete_view(request, object_id, extra_context)
+            with self._writing():
+                return super().delete_view(request, object_id, extra_context)
         except DatabaseError as error:
             if not refusals.is_expected(error):
                 raise
@@ -339,7 +356,12 @@ class RecordInline(_Fields, admin.TabularInline):  # type: ignore[misc, type-arg
     extra = 0
     show_change_link = True
 
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        rows = super().get_queryset(request)
+        return rows.select_related(*self.raw_id_fields) if self.raw_id_fields else rows
+
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Callables are columns, and no fields of the form."""
         names = flatten_fieldsets(self.get_fieldsets(request, obj))
         kwargs.setdefault("fields", [name for name in names if not callable(name)])
         return super().get_formset(request, obj, **kwargs)

@@ -59,5 +59,6 @@ def as_form_error(error: DatabaseError) -> ValidationError:
 
 def _ended(text: str) -> str:
     text = text.strip()
-    text = text[:1].upper() + text[1:]
+    if text.partition(" ")[0].isalpha():  # not the name of a table
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."

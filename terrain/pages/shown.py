@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
