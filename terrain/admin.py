@@ -146,6 +146,15 @@ class UserAdmin(RecordAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         if "@" in term:
             yield same_address("email", term)
 
+    def formfield_for_manytomany(
+        self, db_field: Any, request: Any, **kwargs: Any
+    ) -> Any:
+        """Each permission is named with its content type."""
+        if db_field.name == "user_permissions":
+            rows = db_field.remote_field.model.objects
+            kwargs["queryset"] = rows.select_related("content_type")
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
     def also_readonly(self, request: HttpRequest, obj: Any = None) -> Iterable[str]:
         powers = () if request.user.is_superuser else POWERS
         return [*super().also_readonly(request, obj), *powers]

@@ -67,6 +67,21 @@ def test_the_page_says_what_is_wrong_and_shows_the_row(
     )
     page = root.get(url(Quarantine, "change", held.pk)).content.decode()
     assert '<pre class="value">seen</pre>' in page
+    migrated.execute(
+        "UPDATE legacy.orders SET notes = NULL WHERE id = %s", held.legacy_id
+    )
+    page = root.get(url(Quarantine, "change", held.pk)).content.decode()
+    assert "<td>NULL</td><td></td>" in page and "seen" not in page
+
+
+def test_a_row_that_has_gone_is_said_to_have_gone(root: Client) -> None:
+    entry = factories.QuarantineFactory(row=[1.5])
+    page = root.get(url(Quarantine, "change", entry.pk)).content.decode()
+    assert "The row is no longer in its table." in page
+    assert '<pre class="value">[\n  1.5\n]</pre>' in page
+    released = factories.ReleasedFactory()
+    page = root.get(url(Released, "change", released.pk)).content.decode()
+    assert "quantity" in page and str(released.legacy_id) in page
 
 
 def type_of_order() -> Any:
@@ -179,6 +194,9 @@ def test_every_odd_row_in_quarantine_has_a_page(
     reasons = {entry.reason for entry in entries}
     assert {"amount_nan", "date_impossible", "layout_data_not_object"} <= reasons
     for entry in entries:
-        assert root.get(url(Quarantine, "change", entry.pk)).status_code == 200
+        page = root.get(url(Quarantine, "change", entry.pk))
+        assert page.status_code == 200
+        assert '<th class="column" scope="row">created_at</th>' in page.content.decode()
+        assert b"<script>alert(1)" not in page.content
     for page in ("", "?p=2", "?q=amount", f"?q={entries[0].legacy_id}"):
         assert root.get(LIST + page).status_code == 200

@@ -84,7 +84,7 @@ class _RowsAdmin(ReadOnlyAdmin):
     words = ("reason__icontains",)
     search_help_text = "A whole id of a legacy row, or part of a reason."
     list_filter: ClassVar[Any] = ("kind", "legacy_table", "reason")
-    list_needs = ("detail",)
+    list_needs = ("legacy_id", "detail")
     sortable_by = ()
     facts: tuple[str, ...] = (
         "sentence",
@@ -117,6 +117,10 @@ class _RowsAdmin(ReadOnlyAdmin):
     @admin.display(description="What is wrong")
     def sentence(self, entry: QuarantinedRow) -> str:
         return entry.detail
+
+    @admin.display(description="Id")
+    def short_id(self, entry: QuarantinedRow) -> str:
+        return f"{str(entry.legacy_id)[:8]}…"
 
     @admin.display(description="What is wrong")
     def in_short(self, entry: QuarantinedRow) -> str:
@@ -159,42 +163,58 @@ def _new_record(entry: QuarantinedRow) -> models.Model | None:
 
 
 def _columns(entry: QuarantinedRow) -> list[dict[str, str]]:
-    then = entry.row if isinstance(entry.row, dict) else {"(row)": entry.row}
+    """Name, value as it was found, and value now where that is another."""
+    then = _as_found(entry)
     now = _now(entry)
     made = []
-    for name in [*then, *(name for name in now or {} if name not in then)]:
-        was = _shown(name, then.get(name))
-        is_ = _shown(name, now.get(name)) if now is not None else was
+    for name in dict.fromkeys([*then, *(now or {})]):
+        was, is_ = (_shown(name, row.get(name, "null")) for row in (then, now or then))
         made.append({"name": name, "then": was, "now": "" if is_ == was else is_})
-    if now is None:
-        made.append(
-            {"name": "", "then": "The row is no longer in its table.", "now": ""}
-        )
+    if now is not None and not now:
+        gone = "The row is no longer in its table."
+        made.append({"name": "", "then": "", "now": gone})
     return made
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, text: str) -> str:
+    """A value, given as JSON."""
     if name in SECRET:
         return "•" * 8
-    if value is None:
+    if text == "null":
         return "NULL"
+    value = exactjson.loads(text)
     if isinstance(value, str):
         return shown.block(value)
     return shown.block(exactjson.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _now(entry: QuarantinedRow) -> dict[str, Any] | None:
-    """The legacy row as it is now; as it was found, where it cannot be looked up."""
+def _as_found(entry: QuarantinedRow) -> dict[str, str]:
+    """Column -> value, as JSON.  One by one, as any of them may be nested very deeply."""
+    return dict(
+        catalog.rows(
+            connections[entry._state.db or "default"],
+            f"SELECT e.key, e.value::text FROM {sql.ident('public', entry._meta.db_table)} q"
+            " CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(q.row) WHEN 'object'"
+            " THEN q.row ELSE jsonb_build_object('row', q.row) END) e WHERE q.id = %s",
+            [entry.pk],
+        )
+    )
+
+
+def _now(entry: QuarantinedRow) -> dict[str, str] | None:
+    """The same of the legacy row as it is now; None where it cannot be looked up."""
     connection = connections[entry._state.db or "default"]
     if entry.legacy_table not in BY_LEGACY or not lineage.is_possible(connection):
-        return dict(entry.row) if isinstance(entry.row, dict) else {}
+        return None
     table = sql.ident(catalog.LEGACY, entry.legacy_table)
-    text = catalog.value(
-        connection,
-        f"SELECT to_jsonb(l)::text FROM {table} l WHERE l.id = %s",
-        [entry.legacy_id],
+    return dict(
+        catalog.rows(
+            connection,
+            f"SELECT e.key, e.value::text FROM {table} l"
+            " CROSS JOIN LATERAL jsonb_each(to_jsonb(l)) e WHERE l.id = %s",
+            [entry.legacy_id],
+        )
     )
-    return None if text is None else dict(exactjson.loads(text))
 
 
 @admin.register(Quarantine)
@@ -202,13 +222,12 @@ class QuarantineAdmin(_RowsAdmin):
     """Rows that need a person."""
 
     list_display = (
-        "legacy_id",
+        "short_id",
         "legacy_table",
         "kind",
         "reason",
         "in_short",
         "decided_by",
-        "found_at",
     )
     list_filter = (
         "kind",
@@ -310,7 +329,7 @@ class ReleasedAdmin(_RowsAdmin):
     """Rows that were in quarantine and have been put right."""
 
     list_display = (
-        "legacy_id",
+        "short_id",
         "legacy_table",
         "kind",
         "reason",
