@@ -250,7 +250,8 @@ class QuarantineAdmin(_RowsAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: Any = None
     ) -> HttpResponse:
-        context = {"overview": _overview(), **(extra_context or {})}
+        overview = "" if request.GET else _overview()
+        context = {"overview": overview, **(extra_context or {})}
         return super().changelist_view(request, context)
 
     def render_change_form(

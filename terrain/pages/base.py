@@ -11,6 +11,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ERROR_FLAG
+from django.contrib.admin.widgets import AdminTextareaWidget
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import FieldDoesNotExist
 from django.db import DatabaseError, connections, models, router, transaction
@@ -56,6 +57,7 @@ class _Fields(admin.options.BaseModelAdmin):  # type: ignore[type-arg]
             # A browser empties an <input type="number"> that says NaN.
             "widget": forms.TextInput(attrs={"inputmode": "decimal", "size": 14})
         },
+        models.TextField: {"widget": AdminTextareaWidget(attrs={"rows": 3})},
         models.JSONField: {"form_class": JSONInput},
         ArrayField: {"form_class": LinesInput},
     }
