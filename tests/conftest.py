@@ -229,6 +229,26 @@ def migrated(clone: Callable[[str], Database], migrated_template: str) -> Databa
     return clone(migrated_template)
 
 
+@pytest.fixture(scope="module")
+def _shared_name(
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    migrated_template: str,
+) -> Iterator[str]:
+    name = create_database(migrated_template)
+    yield name
+    drop_database(name)
+
+
+@pytest.fixture
+def shared(
+    cluster: Cluster, _shared_name: str, django_db_blocker: Any
+) -> Iterator[Database]:
+    """Like ``migrated``, for the tests of a module that do not mind what others left."""
+    with django_db_blocker.unblock(), pointed_at(_shared_name):
+        yield Database(cluster, _shared_name)
+
+
 @pytest.fixture
 def empty(clone: Callable[[str], Database]) -> Database:
     """A database with nothing in it."""

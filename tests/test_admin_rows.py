@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission
 from django.test import Client
-from django.urls import reverse
 
 from catalogue.models import Model, Table
 from terrain.legacy.mapping import LENSES
-from terrain.models import User
-from tests import browser, odd_rows
-from tests.conftest import Database
+from tests import browser, factories, odd_rows
+from tests.admin_client import signed_in, url
+from tests.conftest import Database, pointed_at
 
 MODELS = [
     pytest.param(model, id=model._meta.label_lower)
@@ -38,6 +36,18 @@ def odd_template(
 
 
 @pytest.fixture
+def read(odd_template: str, cluster: Any, django_db_blocker: Any) -> Iterator[Database]:
+    """The same, shared by tests that write nothing (or should not)."""
+    with django_db_blocker.unblock(), pointed_at(odd_template):
+        yield Database(cluster, odd_template)
+
+
+@pytest.fixture
+def reader(read: Database) -> Client:
+    return sign_in()
+
+
+@pytest.fixture
 def odd(clone: Any, odd_template: str) -> Database:
     database: Database = clone(odd_template)
     return database
@@ -45,14 +55,13 @@ def odd(clone: Any, odd_template: str) -> Database:
 
 @pytest.fixture
 def client(odd: Database) -> Client:
+    return sign_in()
+
+
+def sign_in() -> Client:
     client = Client()
-    client.force_login(User.objects.create_superuser("root@example.org", "x"))
+    client.force_login(factories.UserFactory(superuser=True))
     return client
-
-
-def url(model: Any, page: str, *args: Any) -> str:
-    names = model._meta
-    return reverse(f"admin:{names.app_label}_{names.model_name}_{page}", args=args)
 
 
 def everything(odd: Database) -> dict[str, list[Any]]:
@@ -73,18 +82,17 @@ def everything(odd: Database) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_saving_a_row_untouched_writes_nothing(
-    odd: Database, client: Client, model: Any
+    read: Database, reader: Client, model: Any
 ) -> None:
-    before = everything(odd)
-    last = model.objects.order_by("-pk").values_list("pk", flat=True)[:4]
-    for key in dict.fromkeys([*odd_keys(model), *last]):
-        page = client.get(url(model, "change", key))
+    before = everything(read)
+    for key in odd_keys(model):
+        page = reader.get(url(model, "change", key))
         assert page.status_code == 200
         posted = browser.form(page.content, f"{model._meta.model_name}_form")
-        saved = client.post(url(model, "change", key), posted)
+        saved = reader.post(url(model, "change", key), posted)
         problems = saved.context["errors"] if saved.context else None
         assert saved.status_code == 302, (model, key, problems)
-    after = everything(odd)
+    after = everything(read)
     for table in before:
         assert after[table] == before[table]
 
@@ -127,7 +135,8 @@ def test_saving_one_field_leaves_the_odd_values_of_the_others(
         assert getattr(model.objects.get(pk=key), name) == value
         assert odd.rows(query) == before
     for lens in LENSES:
-        assert in_step(odd, lens)
+        if table in (lens.new, lens.part and lens.part.table):
+            assert in_step(odd, lens)
 
 
 def odd_keys(model: Any) -> list[Any]:
@@ -156,7 +165,7 @@ def in_step(odd: Database, lens: Any) -> bool:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_lists_searches_and_filters_take_the_odd_rows(
-    odd: Database, client: Client, model: Any
+    read: Database, reader: Client, model: Any
 ) -> None:
     where = url(model, "changelist")
     queries = [
@@ -168,26 +177,18 @@ def test_lists_searches_and_filters_take_the_odd_rows(
         "?q=שלום",
         "?o=1.-2.3",
     ]
-    first = client.get(where)
+    first = reader.get(where)
     for spec in first.context["cl"].filter_specs:
         queries += [each["query_string"] for each in spec.choices(first.context["cl"])]
     for query in queries:
-        page = client.get(where + query)
+        page = reader.get(where + query)
         assert page.status_code == 200, query
         assert b"<script>alert(1)" not in page.content
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_who_may_only_look_sees_every_odd_row(odd: Database, model: Any) -> None:
-    names = model._meta
-    user = User.objects.create_user("look@example.org", "x", role=User.Role.ADMIN)
-    user.user_permissions.add(
-        Permission.objects.get(
-            content_type__app_label=names.app_label, codename=f"view_{names.model_name}"
-        )
-    )
-    client = Client()
-    client.force_login(user)
+def test_who_may_only_look_sees_every_odd_row(read: Database, model: Any) -> None:
+    client = signed_in(f"{model._meta.app_label}.view_{model._meta.model_name}")
     for key in odd_keys(model):
         page = client.get(url(model, "change", key))
         assert page.status_code == 200

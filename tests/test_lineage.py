@@ -17,8 +17,8 @@ from terrain.legacy.mapping import LENSES
 from terrain.legacy.schema import Column
 from terrain.models import User
 from tests import factories, odd_rows
+from tests.admin_client import signed_in, url
 from tests.conftest import Database
-from tests.test_admin import signed_in, url
 
 MODELS: dict[str, Any] = {
     "users": User,

@@ -11,8 +11,8 @@ from orders.models import OrderItem
 from terrain.legacy.models import Batch, Quarantine, Released, Run
 from terrain.models import User
 from tests import browser, factories, odd_rows
+from tests.admin_client import said, signed_in, url
 from tests.conftest import Database
-from tests.test_admin import said, signed_in, url
 
 LIST = url(Quarantine, "changelist")
 

@@ -11,10 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from terrain import exactjson
-from terrain.legacy import catalog, lineage, settling, sql
-from terrain.legacy.lineage import SECRET
-from terrain.legacy.mapping import BY_LEGACY
+from terrain.legacy import heldrows, settling
 from terrain.legacy.models import Batch, Quarantine, QuarantinedRow, Released, Run
 from terrain.pages import ReadOnlyAdmin, changelist_link, record_link, shown
 from terrain.pages.search import as_uuid
@@ -130,7 +127,7 @@ class _RowsAdmin(ReadOnlyAdmin):
 
     @admin.display(description="New row")
     def new_row(self, entry: QuarantinedRow) -> str:
-        record = _new_record(entry)
+        record = heldrows.new_record(entry)
         if record is None:
             return "none: the row is not in the new table"
         return record_link(record, f"{record._meta.verbose_name} {record}")
@@ -138,83 +135,11 @@ class _RowsAdmin(ReadOnlyAdmin):
     @admin.display(description="Row")
     def legacy_row(self, entry: QuarantinedRow) -> str:
         """Each column as it was found, and as it is now where that is something else."""
-        return render_to_string("legacy/row.html", {"columns": _columns(entry)})
+        return render_to_string("legacy/row.html", {"columns": heldrows.columns(entry)})
 
 
 def _parked(model: type[models.Model]) -> Any:
     return model._meta.get_field("parked")
-
-
-def _new_record(entry: QuarantinedRow) -> models.Model | None:
-    """The row of the new schema that the legacy row became, if it did."""
-    from django.apps import apps
-
-    lens = BY_LEGACY.get(entry.legacy_table)
-    if lens is None:
-        return None
-    for model in apps.get_models():
-        if model._meta.db_table == lens.new:
-            found = model._default_manager.filter(pk=entry.legacy_id)
-            if lens.constants:
-                kind = lens.constants["kind"].strip("'")
-                found = found.filter(kind=kind)
-            return found.first()
-    return None
-
-
-def _columns(entry: QuarantinedRow) -> list[dict[str, str]]:
-    """Name, value as it was found, and value now where that is another."""
-    then = _as_found(entry)
-    now = _now(entry)
-    made = []
-    for name in dict.fromkeys([*then, *(now or {})]):
-        was, is_ = (_shown(name, row.get(name, "null")) for row in (then, now or then))
-        made.append({"name": name, "then": was, "now": "" if is_ == was else is_})
-    if now is not None and not now:
-        gone = "The row is no longer in its table."
-        made.append({"name": "", "then": "", "now": gone})
-    return made
-
-
-def _shown(name: str, text: str) -> str:
-    """A value, given as JSON."""
-    if name in SECRET:
-        return "•" * 8
-    if text == "null":
-        return "NULL"
-    value = exactjson.loads(text)
-    if isinstance(value, str):
-        return shown.block(value)
-    return shown.block(exactjson.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _as_found(entry: QuarantinedRow) -> dict[str, str]:
-    """Column -> value, as JSON.  One by one, as any of them may be nested very deeply."""
-    return dict(
-        catalog.rows(
-            connections[entry._state.db or "default"],
-            f"SELECT e.key, e.value::text FROM {sql.ident('public', entry._meta.db_table)} q"
-            " CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(q.row) WHEN 'object'"
-            " THEN q.row ELSE jsonb_build_object('row', q.row) END) e WHERE q.id = %s",
-            [entry.pk],
-        )
-    )
-
-
-def _now(entry: QuarantinedRow) -> dict[str, str] | None:
-    """The same of the legacy row as it is now; None where it cannot be looked up."""
-    connection = connections[entry._state.db or "default"]
-    if entry.legacy_table not in BY_LEGACY or not lineage.is_possible(connection):
-        return None
-    table = sql.ident(catalog.LEGACY, entry.legacy_table)
-    return dict(
-        catalog.rows(
-            connection,
-            f"SELECT e.key, e.value::text FROM {table} l"
-            " CROSS JOIN LATERAL jsonb_each(to_jsonb(l)) e WHERE l.id = %s",
-            [entry.legacy_id],
-        )
-    )
 
 
 @admin.register(Quarantine)
