@@ -16,6 +16,7 @@ class AnonymousSessionAdmin(RecordAdmin):
 
     list_display = ("__str__", "table_limit", "created_at", "last_seen")
     search_help_text = "A whole id."
+    hidden = ("session_token",)
     ordering = ("-last_seen",)
     sortable_by = ("last_seen",)
     readonly_fields = ("holds", "created_at")

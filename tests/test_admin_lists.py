@@ -13,6 +13,7 @@ from django.test import Client
 from catalogue.models import Asset, Model, Table
 from orders.models import Order, OrderItem, Payment
 from sessions_app.models import AnonymousSession
+from terrain.legacy.models import Quarantine
 from terrain.models import User
 from terrain.pages.paging import LIMIT, BoundedPaginator, Estimate
 from tests import factories
@@ -38,6 +39,22 @@ def test_what_a_filter_of_the_list_asks_for_is_found(root: Client) -> None:
         )
     page = root.get(url(Order, "changelist") + "?status__exact=cancelled")
     assert order.order_number not in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("model", "query"),
+    [
+        (User, "password__startswith=x"),
+        (Order, "user__password__startswith=x"),
+        (AnonymousSession, "session_token__startswith=x"),
+        (Table, "session__session_token__startswith=x"),
+        (Quarantine, "row__password_hash__startswith=x"),
+    ],
+)
+def test_what_no_page_shows_cannot_be_asked_for(
+    root: Client, model: Any, query: str
+) -> None:
+    assert root.get(url(model, "changelist") + "?" + query).status_code == 400
 
 
 # --- searching ---

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.test import Client
+from django.urls import reverse
 
 from catalogue.models import Model, Table
 from terrain.legacy.mapping import LENSES
+from terrain.models import User
 from tests import browser, factories, odd_rows
 from tests.admin_client import signed_in, url
 from tests.conftest import Database, pointed_at
@@ -232,3 +234,16 @@ def test_lists_of_texts_are_edited_line_by_line(odd: Database, client: Client) -
     assert odd.value(stored, key) == "{[x,y}"
     refused = client.post(where, {**data, "tags": '["x", ["y"]]'})
     assert b"Write one value on each line, or a JSON list of texts." in refused.content
+
+
+def test_a_password_can_be_set_whatever_was_stored(
+    read: Database, reader: Client
+) -> None:
+    for number, stored in enumerate(odd_rows.HASHES):
+        key = odd_rows._id(1, number)
+        where = reverse("admin:auth_user_password_change", args=[key])
+        assert reader.get(where).status_code == 200, stored
+        page = reader.get(url(User, "change", key)).content.decode()
+        assert ("With a password (bcrypt)." in page) == stored.startswith(
+            ("$2", "bcrypt")
+        )

@@ -83,6 +83,8 @@ class _RowsAdmin(ReadOnlyAdmin):
     list_filter: ClassVar[Any] = ("kind", "legacy_table", "reason")
     list_needs = ("legacy_id", "detail")
     sortable_by = ()
+    # A row of artists has a password hash in it.
+    hidden = ("row", "parked")
     facts: tuple[str, ...] = (
         "sentence",
         "legacy_table",

@@ -42,6 +42,8 @@ class RecordAdmin(Fields, admin.ModelAdmin):  # type: ignore[type-arg]
     keys: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[tuple[str, ...]] = ()
     words_among: ClassVar[models.Q] = models.Q()
+    #: Fields that no page shows: no filter may ask for them either, bit by bit.
+    hidden: ClassVar[tuple[str, ...]] = ()
     #: Whether an action on several rows is done as a whole or not at all.
     one_transaction = True
     #: Fields that columns of the list are made from, beside those named there.
@@ -82,6 +84,11 @@ class RecordAdmin(Fields, admin.ModelAdmin):  # type: ignore[type-arg]
                 and field.name not in columns
             )
         )
+
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        name = lookup.partition("__")[0]
+        allowed: bool = super().lookup_allowed(lookup, value, request)
+        return allowed and name not in self.hidden
 
     def get_search_fields(self, request: HttpRequest) -> Any:
         return (*self.keys, *self.words, self.model._meta.pk.name)
