@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from hypothesis import given
+from hypothesis import given, settings
 
 from catalogue.models import Table
 from terrain import exactjson
@@ -47,6 +47,7 @@ def test_numbers_are_numbers() -> None:
     assert loads("1e400") == float("inf")
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_what_python_can_say_is_said_as_python_says_it(value: Any) -> None:
     text = dump(value)
