@@ -74,7 +74,11 @@ class Command(BaseCommand):
             raise CannotRun(
                 f"{warning} Nobody is there to be asked; add --yes if that is meant."
             )
-        if input(f"{warning} Type {word} to go on: ").strip() != word:
+        try:
+            typed = input(f"{warning} Type {word} to go on: ").strip()
+        except EOFError:
+            typed = ""
+        if typed != word:
             raise Refusal("Nothing was changed.")
 
     def print_json(self, document: Any) -> None:
@@ -87,6 +91,8 @@ class Command(BaseCommand):
         self, columns: list[str], rows: list[list[Any]], numbers: set[int]
     ) -> None:
         """A table for people; ``numbers`` are the columns set flush right."""
+        if self.verbosity == 0:
+            return
         table = Table(box=None, pad_edge=False)
         for index, name in enumerate(columns):
             table.add_column(name, justify="right" if index in numbers else "left")

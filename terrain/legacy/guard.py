@@ -6,6 +6,7 @@ Django asks before it changes anything (``pre_migrate``), with the plan at hand.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from django.apps import AppConfig
@@ -28,7 +29,21 @@ _MAKE_TABLES_OF_LEGACY_NAMES = {
     ("orders", "0001_initial"),
 }
 
+#: Whether migrate only writes down what it is asked to do (--fake).
+_pretends = False
+
 _held = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def pretending(fake: bool) -> Iterator[None]:
+    """Let the guard know of --fake, which the signal does not tell."""
+    global _pretends
+    _pretends = fake
+    try:
+        yield
+    finally:
+        _pretends = False
 
 
 def before_migrate(
@@ -49,7 +64,9 @@ def before_migrate(
     except ledger.Busy as error:
         raise Stopped(str(error), code=2) from error
     try:
-        if any(backwards for _, backwards in ours):
+        if _pretends:
+            _before_pretending(connection, ours)
+        elif any(backwards for _, backwards in ours):
             _before_going_back(connection, ours)
         elif "public" in catalog.legacy_tables(connection).values():
             if verbosity > 0:
@@ -83,6 +100,18 @@ def _before_moving(connection: Any) -> None:
         )
 
 
+def _before_pretending(connection: Any, plan: Plan) -> None:
+    """What was pretended may be taken back, as long as it was no more than that."""
+    tables = catalog.legacy_tables(connection)
+    if not tables:
+        return
+    if catalog.LEGACY in tables.values() or not all(back for _, back in plan):
+        raise Stopped(
+            "Whether the legacy tables are moved and copied is not for --fake to say."
+            " Nothing was changed. Run it without: python manage.py migrate"
+        )
+
+
 def _before_going_back(connection: Any, plan: Plan) -> None:
     unapplied = {
         (migration.app_label, migration.name)
@@ -107,13 +136,13 @@ def _before_going_back(connection: Any, plan: Plan) -> None:
             " back what was recorded: python manage.py migrate --fake legacy 0001_initial"
         )
     parked = catalog.schema_exists(connection, catalog.PARKED)
-    if (moved or parked) and ("legacy", "0001_initial") in unapplied:
-        raise Stopped(
-            "legacy.0001_initial makes the quarantine, which knows things of held rows that"
-            " nothing else does. To go back, run: python manage.py rollback_migration"
-        )
     if moved and ("terrain", "0001_initial") in unapplied:
         raise Stopped(
             "terrain.0001_initial makes the accounts, which are parked when the shop goes"
             " back. To go back, run: python manage.py rollback_migration"
+        )
+    if (moved or parked) and ("legacy", "0001_initial") in unapplied:
+        raise Stopped(
+            "legacy.0001_initial makes the quarantine, which knows things of held rows that"
+            " nothing else does. To go back, run: python manage.py rollback_migration"
         )

@@ -61,7 +61,7 @@ class Command(BaseCommand):
                 if not no_backup and not self._has_fresh_backup():
                     yield "backup_database", ()
             yield "migrate", ()
-        if left("migrate") or left("settle"):
+        if left("settle") or left("migrate") and "settle" in steps:
             yield "settle", ()
         if left("migrate") or left("assets"):
             yield "copy_models_to_assets", ()
