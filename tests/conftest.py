@@ -264,6 +264,13 @@ class Result:
     err: str
 
 
+class Terminal(io.StringIO):
+    """What somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def manage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command line as manage.py does, in this process."""
@@ -272,7 +279,7 @@ def manage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         out, err = io.StringIO(), io.StringIO()
         argv = ["manage.py", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", argv)
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", Terminal(stdin) if stdin else io.StringIO())
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = cli.run(argv)
