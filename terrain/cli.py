@@ -10,7 +10,7 @@ import re
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import ManagementUtility
+from django.core.management import BaseCommand, ManagementUtility
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from psycopg import errors
 
@@ -33,7 +33,7 @@ _CONNECTION_ADVICE = (
         "Check the database name in DATABASE_URL, or create it.",
     ),
     (
-        r"could not translate host name|Name or service not known",
+        r"could not translate host name|failed to resolve host|Name or service not known",
         "Check the host in DATABASE_URL.",
     ),
     (
@@ -60,10 +60,20 @@ _CONNECTION_ADVICE = (
 )
 
 
+class Utility(ManagementUtility):
+    """Django's, but a command that is not there is a bad argument like others."""
+
+    def fetch_command(self, subcommand: str) -> BaseCommand:
+        try:
+            return super().fetch_command(subcommand)
+        except SystemExit:
+            raise SystemExit(COULD_NOT_RUN) from None
+
+
 def run(argv: list[str]) -> int:
     """Run the command line and return its exit code."""
     try:
-        ManagementUtility(argv).execute()
+        Utility(argv).execute()
     except (OperationalError, InterfaceError) as error:
         return _fail(connection_sentence(error))
     except ProgrammingError as error:
@@ -122,7 +132,7 @@ def _first_line(text: str) -> str:
         (line for line in lines if "failed" in line or "FATAL" in line),
         lines[0] if lines else "",
     )
-    return line.rstrip(".")
+    return re.sub("^connection (failed|is bad): ", "", line).rstrip(".")
 
 
 def _fail(sentence: str) -> int:

@@ -42,8 +42,13 @@ def database(url: str) -> dict[str, Any]:
         parts = {key: str(value) for key, value in conninfo_to_dict(url).items()}
     except ProgrammingError as error:
         raise ImproperlyConfigured(
-            f"DATABASE_URL cannot be read: {error}. {form}"
+            f"DATABASE_URL cannot be read: {str(error).strip()}. {form}"
         ) from error
+    port = parts.get("port", "")
+    if not port.replace(",", "").isdecimal() and port:
+        raise ImproperlyConfigured(
+            f"DATABASE_URL cannot be read: the port {port!r} is no number. {form}"
+        )
     if not parts.get("dbname"):
         raise ImproperlyConfigured(f"DATABASE_URL names no database. {form}")
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from terrain.legacy import catalog, sql
 from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
 from terrain.legacy.preflight.asking import Question, Situation, found
-from terrain.legacy.schema import Column, Lens
+from terrain.legacy.schema import Column, Lens, Repeat, Rule
 
 
 def empty_values(situation: Situation) -> Iterator[Finding]:
@@ -134,10 +134,11 @@ Forecast = dict[tuple[str, str], list[Any]]
 def forecast(situation: Situation) -> Iterator[Finding]:
     """Looking for rows that will be held or flagged."""
     for lens in situation.lenses:
-        rules = {("held", rule.code): rule for rule in lens.held}
-        rules |= {
-            ("flagged", rule.code): rule
-            for rule in (*lens.flagged, *lens.repeats, *sql.price_rules())
+        rules: dict[tuple[str, str], Rule | Repeat] = {
+            **{("held", rule.code): rule for rule in lens.held},
+            **{("flagged", rule.code): rule for rule in lens.flagged},
+            **{("flagged", rule.code): rule for rule in sql.price_rules()},
+            **{("flagged", repeat.code): repeat for repeat in lens.repeats},
         }
         for (kind, code), ids in forecast_rows(situation, lens).items():
             rule = rules[kind, code]
