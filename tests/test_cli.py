@@ -369,6 +369,16 @@ def test_a_command_that_is_not_there() -> None:
     )
 
 
+def test_runserver_does_not_start_without_a_database() -> None:
+    """With its reloader: that would print a traceback and wait for files to change."""
+    assert typed("postgresql:///shop?host=/nowhere", "runserver", "0") == Result(
+        2,
+        "",
+        "The database cannot be used: connection to server on socket"
+        f' "/nowhere/.s.PGSQL.5432" failed: No such file or directory. {WHERE}\n',
+    )
+
+
 def test_runserver_says_that_migrations_are_not_applied(shop: Database) -> None:
     """Against a shop that has not been migrated it serves, and says so; no traceback."""
     url = url_of(shop.cluster, shop.name)
