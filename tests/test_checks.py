@@ -109,8 +109,13 @@ FAULTS: dict[str, Fault] = {
         "UPDATE public.users SET email = upper(email) WHERE id ="
         " (SELECT id FROM public.users WHERE role = 'customer' ORDER BY id LIMIT 1)"
     ),
+    # What has no owner is given one by settle, unless somebody's trigger is against it.
     "orders_have_an_owner": fault(
-        "UPDATE public.orders SET user_id = NULL WHERE order_number = 'AA-0000001'"
+        "CREATE FUNCTION public.nobodys() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN NEW.user_id := NULL; RETURN NEW; END'",
+        "CREATE TRIGGER nobodys BEFORE UPDATE ON public.orders FOR EACH ROW"
+        " WHEN (OLD.order_number = 'AA-0000001') EXECUTE FUNCTION public.nobodys()",
+        "UPDATE public.orders SET user_id = NULL WHERE order_number = 'AA-0000001'",
     ),
     "orders_of_their_owner": fault(
         "UPDATE public.orders o SET user_id = (SELECT u.id FROM public.users u"
@@ -118,6 +123,10 @@ FAULTS: dict[str, Fault] = {
         " WHERE o.order_number = 'AA-0000001'"
     ),
     "tables_have_an_owner": fault(
+        "CREATE FUNCTION public.nobodys() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN NEW.user_id := NULL; NEW.session_id := NULL; RETURN NEW; END'",
+        "CREATE TRIGGER nobodys BEFORE UPDATE ON public.tables FOR EACH ROW"
+        " WHEN (OLD.name = 'Table 2') EXECUTE FUNCTION public.nobodys()",
         "UPDATE public.tables SET user_id = NULL, session_id = NULL"
         " WHERE kind = 'user' AND name = 'Table 2'",
         echo="tables",
@@ -338,7 +347,11 @@ def test_verify_as_a_command(migrated: Database, manage: Manage) -> None:
 
 
 def test_json_has_every_row(migrated: Database, manage: Manage) -> None:
-    plant(fault("UPDATE public.orders SET user_id = NULL"))
+    plant(
+        fault(
+            "UPDATE public.order_items SET total_price = total_price + 1", echo="orders"
+        )
+    )
     result = manage("verify_migration", "--json")
     assert (result.code, result.err) == (1, "")
     (found,) = (
