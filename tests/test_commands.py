@@ -547,6 +547,38 @@ def test_cleanup_says_all_that_speaks_against_it(
     assert contents(migrated) == before
 
 
+def test_nobody_else_s_view_goes_with_ours(
+    migrated: Database, manage: Manage, settings: Any, tmp_path: Path
+) -> None:
+    """Back by either way, and cleanup, would drop it with the view it is made from."""
+    settings.BACKUP_DIR = tmp_path
+    prove_a_backup(tmp_path, migrated.name)
+    migrated.execute("CREATE VIEW public.sales AS SELECT id FROM rebuilt.orders")
+    before = contents(migrated)
+    sentence = (
+        "The view sales would go with the schema rebuilt, which it is in or made from. Move"
+        " it elsewhere, make it from the new tables, or drop it."
+    )
+    for command, end in (
+        (("rollback_migration", "--yes"), "\nNothing has been changed.\n"),
+        (("migrate", "catalogue", "zero", "-v", "0"), " Nothing has been changed.\n"),
+        (("cleanup_legacy", "--yes"), "\nNothing has been dropped.\n"),
+    ):
+        assert manage(*command) == Result(1, "", sentence + end), command
+    assert migrated.value("SELECT count(*) FROM public.sales") == 500
+    assert contents(migrated) == before
+
+
+def test_after_cleanup_upgrade_has_little_to_do(
+    cleaned: Database, manage: Manage
+) -> None:
+    result = manage("upgrade", "--no-backup")
+    assert (result.code, result.err) == (0, "")
+    assert "\n[1/2] copy_models_to_assets\n" in result.out
+    assert "\n[2/2] verify_migration\n" in result.out
+    assert manage("upgrade").out == "All is done: nothing was changed.\n"
+
+
 # --- settle --------------------------------------------------------------------------------
 
 

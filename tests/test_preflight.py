@@ -280,6 +280,14 @@ SHAPES: dict[str, tuple[str, list[str], str, str]] = {
         "legacy.orders is in the way of public.orders, which is to move there.",
         "Rename it: ALTER TABLE legacy.orders RENAME TO orders_old.",
     ),
+    "a schema rebuilt of somebody else's": (
+        "in-the-way",
+        ["CREATE SCHEMA rebuilt", "CREATE TABLE rebuilt.engines (id integer)"],
+        "The schema rebuilt, which this project makes and drops, has something else in it:"
+        " engines.",
+        "Move it elsewhere, or rename the schema: ALTER SCHEMA rebuilt RENAME TO"
+        " rebuilt_old.",
+    ),
     "everybody may create functions": (
         "public-create",
         ["GRANT CREATE ON SCHEMA public TO PUBLIC"],

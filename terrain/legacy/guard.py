@@ -15,7 +15,7 @@ from django.db import connections
 from django.db.migrations import Migration
 
 from terrain.exceptions import Stopped
-from terrain.legacy import catalog, ledger, preflight
+from terrain.legacy import catalog, ledger, preflight, prepare
 from terrain.legacy.models import Run
 
 Plan = list[tuple[Migration, bool]]
@@ -128,6 +128,9 @@ def _before_going_back(connection: Any, plan: Plan) -> None:
             " unapplying these migrations would drop the only copy of the shop's data."
             " To go back, restore a backup: python manage.py restore_database PATH"
         )
+    if ("legacy", "0003_keep_in_step") in unapplied:
+        for sentence in prepare.others_on_rebuilt(connection):
+            raise Stopped(f"{sentence} Nothing has been changed.")
     in_public = "public" in catalog.legacy_tables(connection).values()
     if in_public and unapplied & _MAKE_TABLES_OF_LEGACY_NAMES:
         raise Stopped(

@@ -358,6 +358,20 @@ def _write_down(
         return
 
 
+def others_on_rebuilt(connection: BaseDatabaseWrapper) -> list[str]:
+    """A sentence for each relation of somebody else's that would go with ``rebuilt``."""
+    ours = [lens.legacy for lens in LENSES]
+    return [
+        f"The {kind} {name} would go with the schema rebuilt, which it is in or made from."
+        " Move it elsewhere, make it from the new tables, or drop it."
+        for kind, name in catalog.rows(
+            connection,
+            sql.query("others_on_rebuilt"),
+            {"ours": [*ours, "queue", "prepared"]},
+        )
+    ]
+
+
 def drop_rebuilt(connection: BaseDatabaseWrapper) -> None:
     """Take away all that was derived; when the path was set is still remembered."""
     moment = prepared_at(connection)

@@ -328,3 +328,21 @@ UNION
 SELECT 'publication', u.pubname::text, o.name
   FROM ours o JOIN pg_publication_rel x ON x.prrelid = o.oid JOIN pg_publication u ON u.oid = x.prpubid
  ORDER BY 1, 2
+
+-- name: others_on_rebuilt
+-- Relations that go with the schema rebuilt and are not the project's: in it, or elsewhere
+-- and made from one of its views.
+SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'table' END,
+       c.oid::regclass::text
+  FROM pg_class c
+ WHERE c.relnamespace = to_regnamespace('rebuilt') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND c.relname <> ALL (%(ours)s)
+UNION
+SELECT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass::text
+  FROM pg_class o
+  JOIN pg_depend d ON d.refobjid = o.oid AND d.refclassid = 'pg_class'::regclass
+                  AND d.classid = 'pg_rewrite'::regclass
+  JOIN pg_rewrite r ON r.oid = d.objid
+  JOIN pg_class v ON v.oid = r.ev_class AND v.relnamespace <> o.relnamespace
+ WHERE o.relnamespace = to_regnamespace('rebuilt')
+ ORDER BY 1, 2

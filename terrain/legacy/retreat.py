@@ -50,7 +50,7 @@ def roll_back(
     """Give the legacy database back as it would be had the migration never run.
 
     The new tables are parked.  None if there was nothing to do.  Raises
-    :class:`Objection` after cleanup.
+    :class:`Objection` after cleanup, and if what is others' would be lost.
     """
     if is_rolled_back(connection):
         cleaned = _last_cleanup(connection)
@@ -60,6 +60,9 @@ def roll_back(
                 " back to. Restore a backup: python manage.py restore_database PATH"
             )
         return None
+    others = prepare.others_on_rebuilt(connection)
+    if others:
+        raise Objection("\n".join([*others, "Nothing has been changed."]))
     with ledger.exclusive(connection), ledger.recorded("rollback", connection.alias):
         _let_go_of_unfinished(connection, say)
         call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
@@ -171,7 +174,8 @@ def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
 
 
 def _others(connection: BaseDatabaseWrapper) -> Iterator[str]:
-    """What other people have put into ``legacy``, or hung on its tables."""
+    """What other people have put into ``legacy``, or hung on its tables or views."""
+    yield from prepare.others_on_rebuilt(connection)
     ours = [lens.legacy for lens in LENSES]
     for kind, name in catalog.rows(
         connection, sql.query("others_in_legacy"), {"ours": ours}

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.db.migrations.recorder import MigrationRecorder
 
 from terrain.legacy import catalog, public_schema, sql
-from terrain.legacy.catalog import LEGACY, PARKED
+from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
 from terrain.legacy.findings import Finding, Severity, passed
 from terrain.legacy.preflight.asking import Question, Situation
 from terrain.legacy.schema import Lens
@@ -145,6 +145,34 @@ def in_the_way(situation: Situation) -> Iterator[Finding]:
             )
 
 
+def schemas(situation: Situation) -> Iterator[Finding]:
+    """Whether a schema that this project makes, and drops again, has others' things in it."""
+    ours = {
+        REBUILT: {"queue", "prepared", *(lens.legacy for lens in situation.lenses)},
+        PARKED: set(catalog.NEW_TABLES),
+    }
+    for schema, known in ours.items():
+        others = [
+            name
+            for (name,) in situation.rows(
+                "SELECT c.relname FROM pg_class c"
+                " WHERE c.relnamespace = to_regnamespace(%s)"
+                "   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY 1",
+                [schema],
+            )
+            if name not in known
+        ]
+        if others:
+            yield Finding(
+                "in-the-way",
+                Severity.BLOCKS,
+                f"The schema {schema}, which this project makes and drops, has something"
+                f" else in it: {', '.join(others)}.",
+                f"Move it elsewhere, or rename the schema: ALTER SCHEMA {schema}"
+                f" RENAME TO {schema}_old.",
+            )
+
+
 def _taken(situation: Situation, waiting: set[str]) -> set[str]:
     """Names of relations and types in ``public``, but for what is still to move."""
     return {
@@ -207,4 +235,10 @@ def _relations(situation: Situation, schema: str) -> set[str]:
     }
 
 
-SHAPE_QUESTIONS: tuple[Question, ...] = (missing_tables, columns, keys, in_the_way)
+SHAPE_QUESTIONS: tuple[Question, ...] = (
+    missing_tables,
+    columns,
+    keys,
+    in_the_way,
+    schemas,
+)
