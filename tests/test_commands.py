@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import get_commands, load_command_class
 from django.db import connection
@@ -17,7 +18,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from terrain import locks
 from terrain.legacy import catalog, copying, guide
 from terrain.legacy.mapping import LENSES
-from tests.conftest import Database, Result
+from tests.conftest import OLD_ROLE, Database, Result
 
 pytestmark = pytest.mark.migration
 
@@ -755,6 +756,44 @@ def test_upgrade_of_an_empty_database(empty: Database, manage: Manage) -> None:
     result = manage("upgrade", "--no-backup")
     assert (result.code, result.err) == (0, "")
     assert manage("upgrade").out == "All is done: nothing was changed.\n"
+
+
+# --- prepare -------------------------------------------------------------------------------
+
+
+def test_prepare_names_what_it_cannot_reach(
+    shop: Database, manage: Manage, administrator: psycopg.Connection[Any]
+) -> None:
+    """Sessions that began before, and roles whose path is not for us to set."""
+    old = shop.old()
+    mine = shop.connect()
+    administrator.execute(
+        f"ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = shop, public"
+    )
+    result = manage("prepare_database")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[:4] == [
+        f"The search path is now legacy, public for: database {shop.name}.",
+        f"The role {OLD_ROLE} has a path of its own, which this role may not change. As a"
+        f" superuser: ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name}"
+        " SET search_path = legacy, shop, public;",
+        "These sessions began before, and do not have it. Recycle their pools once:",
+        f"    process {mine.info.backend_pid}: role terrain, unnamed, local, since"
+        f" {lines[3][-23:]}",
+    ]
+    assert lines[4:] == [
+        f"    process {old.info.backend_pid}: role {OLD_ROLE}",
+        "Next: python manage.py backup_database",
+    ]
+    administrator.execute(
+        f"ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name}"
+        " SET search_path = legacy, shop, public"
+    )
+    assert step(manage, "prepare")["state"] == "done"
+    assert manage("prepare_database", "--undo").out == (
+        f"The search path is as it was for: database {shop.name}.\n"
+    )
 
 
 # --- the rest ------------------------------------------------------------------------------

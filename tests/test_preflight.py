@@ -524,10 +524,17 @@ def test_a_role_with_a_path_of_its_own(role: str, shop: Database) -> None:
     assert odd(preflight.run(connection)) == []
     plant(f"GRANT SELECT ON artists TO {role}")
     found = only(preflight.run(connection), "role-paths")
-    assert found.rows == ({"role": role, "search_path": "shop, public"},)
+    assert found.rows == (
+        {
+            "role": role,
+            "search_path": "shop, public",
+            "needs": f"ALTER ROLE {role} IN DATABASE {shop.name} SET search_path = legacy,"
+            " shop, public;",
+        },
+    )
     assert found.remedy == (
-        "As a superuser: ALTER ROLE … IN DATABASE … SET search_path = legacy, public; or"
-        " accept with PREFLIGHT_ACCEPT=role-paths if the shop does not use them."
+        "Have a superuser run what each needs, or accept with PREFLIGHT_ACCEPT=role-paths"
+        " if the shop does not use them."
     )
     plant(f"REVOKE SELECT ON artists FROM {role}")
 
@@ -540,7 +547,10 @@ def test_a_database_that_is_not_ours_to_alter(shop: Database) -> None:
         superuser.execute("GRANT CREATE ON SCHEMA public TO terrain")
     wait_until_alone(shop)
     found = only(preflight.run(connection), "role-paths")
-    assert found.rows == ({"role": OLD_ROLE, "search_path": "public"},)
+    assert [row["role"] for row in found.rows] == [OLD_ROLE]
+    assert found.rows[0]["needs"] == (
+        f"ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = legacy, public;"
+    )
 
 
 def test_a_subscription(shop: Database) -> None:

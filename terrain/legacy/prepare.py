@@ -294,6 +294,16 @@ def prepare(connection: BaseDatabaseWrapper) -> Prepared:
     return Prepared(tuple(set_for), tuple(beyond), tuple(sessions_before(connection)))
 
 
+def alter_role(connection: BaseDatabaseWrapper, role: str) -> str:
+    """The statement that puts ``legacy`` before what a role has for its path."""
+    database = catalog.value(connection, "SELECT current_database()")
+    path = (LEGACY, *role_paths(connection).get(role, DEFAULT_PATH))
+    return (
+        f"ALTER ROLE {join_path([role])} IN DATABASE {join_path([database])}"
+        f" SET search_path = {join_path(path)};"
+    )
+
+
 def undo(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
     """Take ``legacy`` out of every path again; returns for whom."""
     database = catalog.value(connection, "SELECT current_database()")

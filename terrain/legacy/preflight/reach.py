@@ -38,12 +38,16 @@ def search_path(situation: Situation) -> Iterator[Finding]:
     yield from found(
         "role-paths",
         [
-            {"role": role, "search_path": prepare.join_path(own.get(role, ("public",)))}
+            {
+                "role": role,
+                "search_path": prepare.join_path(own.get(role, ("public",))),
+                "needs": prepare.alter_role(connection, role),
+            }
             for role in hidden
         ],
         "Roles have a search path without legacy, and it is not for this role to set.",
-        "As a superuser: ALTER ROLE … IN DATABASE … SET search_path = legacy, public;"
-        " or accept with PREFLIGHT_ACCEPT=role-paths if the shop does not use them.",
+        "Have a superuser run what each needs, or accept with PREFLIGHT_ACCEPT=role-paths"
+        " if the shop does not use them.",
     )
     yield from found(
         "old-sessions",

@@ -51,7 +51,7 @@ class Command(BaseCommand):
         for role in prepared.beyond:
             self.say(
                 f"The role {role} has a path of its own, which this role may not change. As"
-                f" a superuser: ALTER ROLE {role} SET search_path = legacy, public;"
+                f" a superuser: {prepare.alter_role(self.connection, role)}"
             )
         if prepared.sessions:
             self.say(
