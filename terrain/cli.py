@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import BaseCommand, ManagementUtility
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import (
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from psycopg import errors
 
 from terrain.embedded import EmbeddedError
@@ -72,6 +80,8 @@ class Utility(ManagementUtility):
 
 def run(argv: list[str]) -> int:
     """Run the command line and return its exit code."""
+    if "runserver" not in argv[1:2]:
+        connection_created.connect(take_time)
     try:
         Utility(argv).execute()
     except (OperationalError, InterfaceError) as error:
@@ -81,6 +91,10 @@ def run(argv: list[str]) -> int:
             return _fail(privilege_sentence(error))
         if isinstance(error.__cause__, errors.UndefinedTable):
             return _fail(missing_sentence(error))
+        raise
+    except InternalError as error:
+        if isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
+            return _fail(read_only_sentence(error))
         raise
     except LockNotObtained as error:
         print(error, file=sys.stderr)
@@ -96,6 +110,20 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         return COULD_NOT_RUN
     return 0
+
+
+def take_time(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Lift the time limits that are set for the shop's own statements and sessions.
+
+    A copy, a proof or an index takes as long as it takes, and the session that holds the
+    lock of a run is idle while its workers copy.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN"
+            " ('statement_timeout', 'transaction_timeout', 'idle_session_timeout',"
+            "  'idle_in_transaction_session_timeout') AND setting <> '0'"
+        )
 
 
 def connection_sentence(error: Exception) -> str:
@@ -114,6 +142,14 @@ def privilege_sentence(error: Exception) -> str:
     return (
         f"The database role may not do this: {_first_line(str(error))}."
         " Connect as the owner of the database and of the tables, or have it granted."
+    )
+
+
+def read_only_sentence(error: Exception) -> str:
+    """The server is a standby, or the session is told to read only."""
+    return (
+        f"The database may only be read: {_first_line(str(error))}. Connect to the primary,"
+        " or unset default_transaction_read_only for the role and the database."
     )
 
 

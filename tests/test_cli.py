@@ -265,6 +265,57 @@ def test_every_refusal_has_advice(text: str, advice: str) -> None:
     )
 
 
+# --- settings of the server's --------------------------------------------------------------
+
+
+def test_a_database_that_may_only_be_read(
+    shop: Database, administrator: psycopg.Connection[Any]
+) -> None:
+    administrator.execute(
+        f"ALTER DATABASE {shop.name} SET default_transaction_read_only = on"
+    )
+    url = url_of(shop.cluster, shop.name)
+    assert typed(url, "preflight", "-v", "0") == Result(1, "", "")
+    assert typed(url, "migrate", "-v", "0") == Result(
+        1,
+        "",
+        "The database, or this role in it, is set to be read only. Unset it: ALTER DATABASE"
+        " … RESET default_transaction_read_only; or the same with ALTER ROLE. Nothing has"
+        " been changed; see all of it with: python manage.py preflight\n",
+    )
+
+
+def test_a_session_that_may_only_read(migrated: Database) -> None:
+    url = url_of(migrated.cluster, migrated.name)
+    url += "&options=-c%20default_transaction_read_only%3Don"
+    assert typed(url, "migration_status", "-v", "0").code == 0
+    for command in ("rollback_migration", "copy_models_to_assets", "settle"):
+        more = ("--yes",) if command == "rollback_migration" else ()
+        result = typed(url, command, *more)
+        assert (result.code, result.out) == (2, ""), command
+        assert result.err.startswith("The database may only be read: cannot execute ")
+        assert result.err.endswith(
+            " in a read-only transaction. Connect to the primary, or unset"
+            " default_transaction_read_only for the role and the database.\n"
+        )
+        assert result.err.count("\n") == 1
+
+
+def test_commands_take_the_time_they_need(
+    shop: Database, administrator: psycopg.Connection[Any]
+) -> None:
+    """What is set for the shop's statements would end a copy, a proof or an index."""
+    for setting in ("statement_timeout", "idle_session_timeout"):
+        administrator.execute(f"ALTER DATABASE {shop.name} SET {setting} = '30s'")
+    ask = (
+        "from django.db import connection; cursor = connection.cursor();"
+        " cursor.execute('SHOW statement_timeout'); print(cursor.fetchone());"
+        " cursor.execute('SHOW idle_session_timeout'); print(cursor.fetchone())"
+    )
+    result = typed(url_of(shop.cluster, shop.name), "shell", "-v", "0", "-c", ask)
+    assert result == Result(0, "('0',)\n('0',)\n", "")
+
+
 # --- interrupted ---------------------------------------------------------------------------
 
 

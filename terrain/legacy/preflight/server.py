@@ -37,6 +37,17 @@ def server(situation: Situation) -> Iterator[Finding]:
             "The server is a standby, which cannot be written to.",
             "Connect to the primary.",
         )
+    elif situation.value(
+        "SELECT setting = 'on' AND source <> 'client' FROM pg_settings"
+        " WHERE name = 'default_transaction_read_only'"
+    ):
+        yield Finding(
+            "server",
+            Severity.BLOCKS,
+            "The database, or this role in it, is set to be read only.",
+            "Unset it: ALTER DATABASE … RESET default_transaction_read_only; or the same"
+            " with ALTER ROLE.",
+        )
     elif situation.value("SHOW server_encoding") != "UTF8":
         yield Finding(
             "server",
