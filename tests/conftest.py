@@ -161,6 +161,21 @@ def pointed_at(name: str) -> Iterator[None]:
         parameters["NAME"] = before
 
 
+@contextlib.contextmanager
+def connecting(**parameters: Any) -> Iterator[None]:
+    """Django's connection is made with these settings meanwhile."""
+    default = connections.databases["default"]
+    before = dict(default)
+    connections.close_all()
+    default.update(parameters)
+    try:
+        yield
+    finally:
+        connections.close_all()
+        default.clear()
+        default.update(before)
+
+
 @pytest.fixture(scope="session")
 def legacy_template(
     cluster: Cluster,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from terrain.legacy.mapping import LENSES
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.preflight.rows import forecast_rows
 from tests import hostile
-from tests.conftest import OLD_ROLE, Database
+from tests.conftest import OLD_ROLE, Database, connecting
 
 pytestmark = pytest.mark.migration
 
@@ -65,21 +64,6 @@ def role(administrator: psycopg.Connection[Any]) -> Iterator[str]:
     administrator.execute(pg.SQL("CREATE ROLE {} LOGIN").format(pg.Identifier(name)))
     yield name
     administrator.execute(pg.SQL("DROP ROLE {}").format(pg.Identifier(name)))
-
-
-@contextlib.contextmanager
-def connecting(**parameters: Any) -> Iterator[None]:
-    """Django's connection is made with these settings meanwhile."""
-    settings_ = connections.databases["default"]
-    before = dict(settings_)
-    connections.close_all()
-    settings_.update(parameters)
-    try:
-        yield
-    finally:
-        connections.close_all()
-        settings_.clear()
-        settings_.update(before)
 
 
 # --- nothing to find -----------------------------------------------------------------------
