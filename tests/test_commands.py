@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -35,17 +34,6 @@ def step(manage: Manage, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def prove_a_backup(folder: Path, database: str) -> None:
-    """The manifest of a backup taken now; the rest of it is not looked at here."""
-    (folder / "now").mkdir(parents=True)
-    manifest = {
-        "database": database,
-        "taken_at": datetime.datetime.now(datetime.UTC).isoformat(),
-        "proof": {"restored": True},
-    }
-    (folder / "now" / "manifest.json").write_text(json.dumps(manifest))
-
-
 @pytest.fixture
 def interrupted(shop: Database, manage: Manage) -> Database:
     """A migration somebody stopped while orders were copied."""
@@ -75,7 +63,7 @@ def cleaned(
     migrated: Database, manage: Manage, settings: Any, tmp_path: Path
 ) -> Database:
     settings.BACKUP_DIR = tmp_path
-    prove_a_backup(tmp_path, migrated.name)
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert manage("cleanup_legacy", "--yes", "-v", "0").code == 0
     return migrated
 
@@ -345,7 +333,7 @@ def test_each_command_twice_changes_nothing(
     assert first.out.endswith(".\nTo go forward again: python manage.py migrate\n")
     assert second.out == "There is nothing to roll back.\n"
     twice("migrate", "-v", "0")
-    prove_a_backup(tmp_path, name)
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     first, second = twice("cleanup_legacy", "--yes")
     assert first.out.endswith(
         "and the schemas legacy and rebuilt.\n"
@@ -376,10 +364,10 @@ def test_quiet_commands_say_nothing(
         ("copy_models_to_assets",),
         ("verify_migration",),
         ("rollback_migration", "--yes"),
-        ("upgrade", "--no-backup"),
+        ("upgrade",),
     ):
         assert manage(*command, "-v", "0") == Result(0, "", ""), command
-    prove_a_backup(tmp_path, empty.name)
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert manage("cleanup_legacy", "--yes", "-v", "0") == Result(0, "", "")
 
 
@@ -508,7 +496,7 @@ def test_cleanup_wants_the_name_of_the_database(
     migrated: Database, manage: Manage, settings: Any, tmp_path: Path
 ) -> None:
     settings.BACKUP_DIR = tmp_path
-    prove_a_backup(tmp_path, migrated.name)
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     result = manage("cleanup_legacy", stdin="yes\n")
     assert (result.code, result.err) == (1, "Nothing was changed.\n")
     assert migrated.value("SELECT count(*) FROM legacy.orders") == 500
@@ -553,7 +541,7 @@ def test_nobody_else_s_view_goes_with_ours(
 ) -> None:
     """Back by either way, and cleanup, would drop it with the view it is made from."""
     settings.BACKUP_DIR = tmp_path
-    prove_a_backup(tmp_path, migrated.name)
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     migrated.execute("CREATE VIEW public.sales AS SELECT id FROM rebuilt.orders")
     before = contents(migrated)
     sentence = (
@@ -665,8 +653,7 @@ def test_status_from_the_first_step_to_the_last(
     assert following() == "prepare_database"
     manage("prepare_database")
     assert following() == "backup_database"
-    prove_a_backup(tmp_path / "first", shop.name)
-    settings.BACKUP_DIR = tmp_path / "first"
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert following() == "migrate"
     manage("migrate", "-v", "0")
     assert following() == "copy_models_to_assets"
@@ -674,8 +661,7 @@ def test_status_from_the_first_step_to_the_last(
     assert following() == "verify_migration"
     manage("verify_migration")
     assert following() == "cleanup_legacy"
-    prove_a_backup(tmp_path / "second", shop.name)
-    settings.BACKUP_DIR = tmp_path / "second"
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert manage("cleanup_legacy", "--yes").code == 0
     assert following() is None
     assert manage("migration_status").out.endswith("\nAll is done.\n")
@@ -692,18 +678,22 @@ def test_status_changes_nothing(shop: Database, manage: Manage) -> None:
 # --- upgrade -------------------------------------------------------------------------------
 
 
-def test_upgrade_from_nothing_to_verified(empty: Database, manage: Manage) -> None:
+def test_upgrade_from_nothing_to_verified(
+    empty: Database, manage: Manage, settings: Any, tmp_path: Path
+) -> None:
+    settings.BACKUP_DIR = tmp_path
     sample = manage("load_sample", "--scale", "0.001")
     assert sample.out == (
         "artists: 4 rows\nassets: 50 rows\nexample_tables: 5 rows\nuser_tables: 200 rows\n"
         "orders: 500 rows\nstripe_transfers: 350 rows\n"
     )
-    result = manage("upgrade", "--no-backup")
+    result = manage("upgrade")
     assert (result.code, result.err) == (0, "")
     for number, command in enumerate(
         (
             "preflight",
             "prepare_database",
+            "backup_database",
             "migrate",
             "settle",
             "copy_models_to_assets",
@@ -711,7 +701,7 @@ def test_upgrade_from_nothing_to_verified(empty: Database, manage: Manage) -> No
         ),
         1,
     ):
-        assert f"\n[{number}/6] {command}\n" in result.out
+        assert f"\n[{number}/7] {command}\n" in result.out
     lines = [line.split() for line in result.out.splitlines()]
     for lens in LENSES:
         (row,) = (
@@ -725,7 +715,7 @@ def test_upgrade_from_nothing_to_verified(empty: Database, manage: Manage) -> No
     )
 
     before = contents(empty)
-    again = manage("upgrade", "--no-backup")
+    again = manage("upgrade")
     assert (again.code, again.err) == (0, "")
     assert again.out.startswith("All is done: nothing was changed.\n")
     assert contents(empty) == before
@@ -853,5 +843,5 @@ def test_every_command_says_what_it_does_and_how_to_undo_it() -> None:
 
 
 def test_steps_of_the_guide_are_commands(migrated: Database, tmp_path: Path) -> None:
-    known = {*get_commands(), "backup_database"}
+    known = set(get_commands())
     assert {each.command for each in guide.steps(connection, tmp_path)} <= known
