@@ -66,7 +66,7 @@ class Copied:
 def project(scale: float) -> Copied:
     """``manage.py migrate``: each copy, then what its tables' indexes and constraints take."""
     with shop.clone(shop.shop(scale)) as database:
-        _calm_down()
+        shop.checkpoint()
         run = shop.run(database, "-m", "bench.watch", "migrate", "--verbosity", "0")
         builds, copies = run.said["builds"], run.said["copies"]
         done = Copied()
@@ -106,7 +106,7 @@ def plain(scale: float) -> Copied:
         with shop.connect(database, options="-c terrain.sync=on") as connection:
             connection.execute(_statements("accounts"))  # type: ignore[call-overload]
             for subject in SUBJECTS:
-                _calm_down()
+                shop.checkpoint()
                 started = time.perf_counter()
                 with connection.transaction():
                     connection.execute(_statements(subject.name))  # type: ignore[call-overload]
@@ -122,7 +122,7 @@ def textbook(scale: float) -> Copied:
         with shop.connect(database) as connection:
             connection.execute(_statements("accounts"))  # type: ignore[call-overload]
         for subject in SUBJECTS:
-            _calm_down()
+            shop.checkpoint()
             run = shop.run(database, "-m", "bench.textbook", subject.name)
             done.seconds[subject.name] = run.said["seconds"]
             done.megabytes[subject.name] = run.megabytes
@@ -139,12 +139,6 @@ WAYS: Mapping[str, Callable[[float], Copied]] = {
 
 def _statements(name: str) -> str:
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
-
-
-def _calm_down() -> None:
-    """What came before is on disk: nobody pays for another's pages."""
-    with shop.superuser() as connection:
-        connection.execute("CHECKPOINT")
 
 
 def _judge(database: str, done: Copied) -> None:

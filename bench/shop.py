@@ -6,13 +6,14 @@ legacy tables beside the new schema, empty, with every index and constraint in p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,12 @@ def superuser() -> psycopg.Connection[Any]:
     return psycopg.connect(CLUSTER.dsn("postgres", "postgres"), autocommit=True)
 
 
+def checkpoint() -> None:
+    """What came before is on disk: nobody pays for another's pages."""
+    with superuser() as connection:
+        connection.execute("CHECKPOINT")
+
+
 def ask(name: str, query: str) -> list[tuple[Any, ...]]:
     with connect(name) as connection:
         return connection.execute(query).fetchall()  # type: ignore[call-overload]
@@ -66,19 +73,19 @@ def ask(name: str, query: str) -> list[tuple[Any, ...]]:
 
 def shop(scale: float) -> str:
     """The name of the legacy shop of this scale, made if it is not there."""
-    name = f"shop_{_suffix(scale)}"
 
-    def fill() -> None:
+    def fill(name: str) -> None:
         run(name, "manage.py", "load_sample", "--scale", str(scale))
 
-    return _template(name, "template0", fill)
+    return _template(
+        f"shop_{_suffix(scale)}", ["terrain/legacy/sample/*.*"], "template0", fill
+    )
 
 
 def reference(scale: float) -> str:
     """The same shop, its tables in ``legacy``, beside the new schema as it ends up."""
-    name = f"reference_{_suffix(scale)}"
 
-    def prepare() -> None:
+    def fill(name: str) -> None:
         # Out of the project's sight, so that it makes the new schema of an empty database.
         with connect(name) as connection:
             connection.execute("CREATE SCHEMA aside")
@@ -88,30 +95,39 @@ def reference(scale: float) -> str:
         with connect(name) as connection:
             connection.execute("ALTER SCHEMA aside RENAME TO legacy")
 
-    return _template(name, shop(scale), prepare)
+    made_from = ["terrain/legacy/sample/*.*", "*/migrations/*.*", "*/*/migrations/*.*"]
+    return _template(f"reference_{_suffix(scale)}", made_from, shop(scale), fill)
 
 
 def _suffix(scale: float) -> str:
     return f"{scale:g}".replace(".", "_").replace("-", "_")
 
 
-def _template(name: str, source: str, fill: Any) -> str:
-    if not _exists(name):
-        _create(name, source)
-        try:
-            fill()
-        except BaseException:
-            _drop(name)
-            raise
-    return name
-
-
-def _exists(name: str) -> bool:
+def _template(
+    name: str, made_from: list[str], source: str, fill: Callable[[str], None]
+) -> str:
+    """A database by this name and the digest of what it is made from; older ones go."""
+    digest = hashlib.sha256()
+    for path in sorted(path for glob in made_from for path in BASE_DIR.glob(glob)):
+        if path.suffix in (".py", ".sql"):
+            digest.update(path.read_bytes())
+    current = f"{name}_at_{digest.hexdigest()[:8]}"
     with connect("postgres") as connection:
-        found = connection.execute(
-            "SELECT FROM pg_database WHERE datname = %s", [name]
-        ).fetchone()
-    return found is not None
+        there = connection.execute(
+            "SELECT datname FROM pg_database WHERE starts_with(datname, %s)",
+            [f"{name}_at_"],
+        ).fetchall()
+    for (other,) in there:
+        if other != current:
+            _drop(other)
+    if (current,) not in there:
+        _create(current, source)
+        try:
+            fill(current)
+        except BaseException:
+            _drop(current)
+            raise
+    return current
 
 
 def _create(name: str, source: str) -> None:

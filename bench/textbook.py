@@ -88,7 +88,9 @@ def in_batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
 def accounts() -> dict[str, uuid.UUID]:
     from terrain.models import User
 
-    return {email.lower(): key for key, email in User.objects.values_list("id", "email")}
+    return {
+        email.lower(): key for key, email in User.objects.values_list("id", "email")
+    }
 
 
 def copy_assets() -> None:

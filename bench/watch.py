@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _BUILDS = re.compile(
-    r"(?P<verb>ANALYZE|CREATE (?:UNIQUE )?INDEX|ALTER TABLE|UPDATE)\b"
+    r"(?P<verb>ANALYZE(?: \(SKIP_LOCKED\))?|CREATE (?:UNIQUE )?INDEX|ALTER TABLE|UPDATE)(?= )"
     r"(?:.*? ON)? ?(?:\"?\w+\"?\.)?\"?(?P<table>\w+)\"?",
     re.DOTALL,
 )

@@ -97,9 +97,9 @@ def copy(
     step = step_name(table)
     run = ledger.last(step, connection.alias)
     if run is None or run.state == Run.State.DONE:
-        with connection.cursor() as cursor:
-            # The planner and the histogram below know nothing of a table never analysed.
-            cursor.execute(f"ANALYZE {sql.ident('legacy', table)}")
+        if not _histogram(connection, table):
+            # Of a table never analysed the planner knows nothing.
+            _analyze(connection, "legacy", table, [lens.key])
         reconcile(connection, lens)
     total = catalog.value(
         connection,
@@ -122,11 +122,33 @@ def copy(
         run.seconds += time.monotonic() - work.started
         run.rows = work.done
         run.save()
-    with connection.cursor() as cursor:
-        for made in [lens.new, *([lens.part.table] if lens.part else [])]:
-            cursor.execute(f"ANALYZE {sql.ident('public', made)}")
+    for made in [lens.new, *([lens.part.table] if lens.part else [])]:
+        keys = [name for name, type_ in types[made].items() if type_ == "uuid"]
+        _analyze(connection, "public", made, keys)
     ledger.finish(run)
     return run
+
+
+def _analyze(
+    connection: BaseDatabaseWrapper, schema: str, table: str, columns: list[str]
+) -> None:
+    """Tell the planner what the next steps join by; of the rest autovacuum will.
+
+    Looking at the JSON of a sample would take as long as copying it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"ANALYZE (SKIP_LOCKED) {sql.ident(schema, table)}"
+            f" ({sql.joined(map(sql.ident, columns))})"
+        )
+
+
+def _histogram(connection: BaseDatabaseWrapper, table: str) -> list[uuid.UUID] | None:
+    """Keys that part a legacy table into pieces of about the same size."""
+    found: list[uuid.UUID] | None = catalog.value(
+        connection, sql.query("quantiles"), {"schema": "legacy", "table": table}
+    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -145,9 +167,7 @@ def _shards(
     if "shards" not in run.detail:
         bounds: list[uuid.UUID] = []
         if total >= WORTH_SHARING:
-            histogram = catalog.value(
-                connection, sql.query("quantiles"), {"schema": "legacy", "table": table}
-            )
+            histogram = _histogram(connection, table)
             if histogram and len(histogram) > sql.WORKERS:
                 bounds = [
                     histogram[len(histogram) * part // sql.WORKERS]
@@ -193,12 +213,14 @@ def _in_thread(alias: str, work: Work, shard: Shard) -> None:
 def echo(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
     """Within a transaction: what is written to a new table comes from the legacy one."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('terrain.echo', %s, true)", [f"{table}:*@0"])
-        cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
         # A batch is read twice from memory; 4 MB, the default, would send it to disk.
-        cursor.execute("SELECT set_config('work_mem', '64MB', true)")
-        # Compiling a batch would take longer than running it.
-        cursor.execute("SELECT set_config('jit', 'off', true)")
+        # And compiling one would take longer than running it.
+        cursor.execute(
+            "SELECT set_config('terrain.echo', %s, true),"
+            " set_config('terrain.sync', 'on', true),"
+            " set_config('work_mem', '64MB', true), set_config('jit', 'off', true)",
+            [f"{table}:*@0"],
+        )
         yield
 
 

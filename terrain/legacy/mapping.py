@@ -81,8 +81,8 @@ def whole_number(value: str) -> str:
     number = f"({value})::numeric"
     return (
         f"CASE WHEN jsonb_typeof({value}) = 'number' THEN"
-        f" CASE WHEN {number} BETWEEN -{MAX_INTEGER} AND {MAX_INTEGER}"
-        f" AND trunc({number}) = {number} THEN {number}::integer END END"
+        f" CASE WHEN abs({number}) <= {MAX_INTEGER} AND mod({number}, 1) = 0"
+        f" THEN {number}::integer END END"
     )
 
 
@@ -167,7 +167,7 @@ def is_plain_integer(value: str) -> str:
     number = f"({value})::numeric"
     return (
         f"CASE WHEN jsonb_typeof({value}) = 'number' THEN"
-        f" {number} BETWEEN -{MAX_INTEGER} AND {MAX_INTEGER} AND scale({number}) = 0 END"
+        f" abs({number}) <= {MAX_INTEGER} AND scale({number}) = 0 END"
     )
 
 
