@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib.postgres.operations import NotInTransactionMixin
-from django.db import IntegrityError, migrations, models
+from django.db import DatabaseError, IntegrityError, migrations, models, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState
 
@@ -68,8 +68,7 @@ def _has_few_rows(schema_editor: BaseDatabaseSchemaEditor, table: str) -> bool:
 
 def _build_index(
     schema_editor: BaseDatabaseSchemaEditor,
-    model: type[models.Model],
-    name: str,
+    table: str,
     create: Callable[[bool], None],
 ) -> None:
     """Have ``create`` build an index; its argument is whether beside the traffic.
@@ -77,18 +76,19 @@ def _build_index(
     That takes two looks at every row and three commits, so a small table that nobody else
     is there to write to is indexed at once: whoever comes meanwhile does not wait long.
     """
-    table = _table(model)
-    if others_connected(schema_editor.connection) or not _has_few_rows(
-        schema_editor, table
-    ):
-        create(True)
-        return
-    locks.run_briefly(
-        schema_editor.connection,
-        lambda: create(False),
-        what=f"Building index {name}",
-        tables=(table,),
-    )
+    connection = schema_editor.connection
+    if not others_connected(connection) and _has_few_rows(schema_editor, table):
+        try:
+            with (
+                transaction.atomic(using=connection.alias),
+                locks.lock_timeout(connection, locks.LOCK_TIMEOUT),
+            ):
+                return create(False)
+        except DatabaseError as error:
+            # Autovacuum is at it, and makes way only for who waits for it a second.
+            if not locks.is_retried(error):
+                raise
+    create(True)
 
 
 class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
@@ -116,7 +116,7 @@ class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
                     model, self.index, concurrently=concurrently
                 )
 
-            _build_index(schema_editor, model, self.index.name, create)
+            _build_index(schema_editor, _table(model), create)
 
     def database_backwards(
         self,
@@ -258,7 +258,7 @@ def _add_unique(
                 f" {quote(constraint.name)} ON {_table(model)} ({columns})"
             )
 
-        _build_index(schema_editor, model, constraint.name, create)
+        _build_index(schema_editor, _table(model), create)
     locks.run_briefly(
         schema_editor.connection,
         lambda: schema_editor.execute(

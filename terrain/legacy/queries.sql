@@ -208,6 +208,15 @@ SELECT c.id, (SELECT t.id FROM public.users t
    AND (%(keys)s::uuid[] IS NULL
         OR c.email IN (SELECT {normal_k} FROM public.users k WHERE k.id = ANY (%(keys)s::uuid[])))
 
+-- name: to_retry
+-- Held rows to try again: refused by the new table, or without their reason, or gone.
+SELECT DISTINCT q.legacy_id
+  FROM public.legacy_quarantine q
+  LEFT JOIN legacy.{legacy} l ON l.id = q.legacy_id
+ WHERE q.kind = 'held' AND q.legacy_table = '{legacy}'
+   AND (q.reason = 'refused' OR l.id IS NULL
+        OR q.reason = ANY ({reasons}) AND {held} IS DISTINCT FROM q.reason)
+
 -- name: repeats
 -- Rows that share a value no two should have.
 SELECT l.id FROM {legacy} l

@@ -165,15 +165,15 @@ def retry_held(
 ) -> int:
     """Look again at rows in quarantine; returns how many entries have gone.
 
-    ``entries`` are (legacy table, id); None means every row there is.
+    ``entries`` are (legacy table, id); None means every held row whose reason may be gone.
+    The others have been looked at when they were last written.
     """
     if entries is None:
-        entries = list(
-            Quarantine.objects.using(connection.alias)
-            .filter(legacy_table__in=BY_LEGACY)
-            .values_list("legacy_table", "legacy_id")
-            .distinct()
-        )
+        entries = [
+            (lens.legacy, key)
+            for lens in LENSES
+            for (key,) in catalog.rows(connection, sql.to_retry(lens))
+        ]
     before = Quarantine.objects.using(connection.alias).count()
     by_table: Mapping[str, list[uuid.UUID]] = defaultdict(list)
     for table, key in entries:

@@ -968,6 +968,16 @@ def merges() -> str:
     )
 
 
+def to_retry(lens: Lens) -> str:
+    """Keys of the held rows that may no longer be, by what can be told without trying."""
+    return query(
+        "to_retry",
+        legacy=lens.legacy,
+        held=held(lens),
+        reasons=texts(rule.code for rule in lens.held),
+    )
+
+
 def mark_repeats(lens: Lens, table: str, index: int) -> str:
     """Parameters: ``table`` and ``reason``, as the quarantine names them."""
     repeat = lens.repeats[index]
