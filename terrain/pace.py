@@ -8,8 +8,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 #: Seconds a batch should take with its commit: while others are connected, and alone.
 BESIDE_OTHERS, ALONE = 0.08, 0.5
-#: Rows in the first batch, and at most.  While alone, the first may be far off.
-FIRST_BATCH, FIRST_ALONE, LARGEST_BATCH = 200, 1_000, 20_000
+#: Rows in the first batch, and at most.
+FIRST_BATCH, LARGEST_BATCH = 200, 20_000
 
 
 @dataclass
@@ -22,9 +22,7 @@ class Pace:
     @classmethod
     def beside_others(cls, connection: BaseDatabaseWrapper) -> Pace:
         """Short batches while anybody else is connected, long ones otherwise."""
-        if others_connected(connection):
-            return cls(BESIDE_OTHERS, FIRST_BATCH)
-        return cls(ALONE, FIRST_ALONE)
+        return cls(BESIDE_OTHERS if others_connected(connection) else ALONE)
 
     def took(self, rows: int, seconds: float) -> None:
         """Learn from a batch."""
