@@ -236,6 +236,7 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
         "quarantine_models",
         "others_in_legacy",
         "others_on_legacy",
+        "others_on_rebuilt",
     ):
         yield name, sql.query(name)
     yield "merges", sql.merges()
