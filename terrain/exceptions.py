@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError, OperationalError
 
 
 class Stopped(Exception):
@@ -30,8 +30,16 @@ class LimitExceeded(Refused):
     """A session has its tables, or a table its assets, and may not have more."""
 
 
+class TryAgain(OperationalError):
+    """A write gave way to somebody who is changing the same rows; the same may succeed now.
+
+    ``TracksChanges.save`` does try again; :func:`terrain.locks.patiently` is for the rest.
+    """
+
+
 #: SQLSTATE -> exception.  Class ``TB`` is used by neither PostgreSQL nor the standard.
 _BY_SQLSTATE: dict[str, type[Refused]] = {"TB001": LimitExceeded}
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def register_sqlstate(sqlstate: str, exception: type[Refused]) -> None:
@@ -39,9 +47,12 @@ def register_sqlstate(sqlstate: str, exception: type[Refused]) -> None:
     _BY_SQLSTATE[sqlstate] = exception
 
 
-def from_sqlstate(error: BaseException | None) -> Refused | None:
-    """The exception for a psycopg error of one of the registered states, or None."""
-    exception = _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")
+def from_sqlstate(error: BaseException | None) -> DatabaseError | None:
+    """The exception for a psycopg error of one of the known states, or None."""
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    if sqlstate == LOCK_NOT_AVAILABLE:
+        return TryAgain("Somebody else is changing the same rows. Try again.")
+    exception = _BY_SQLSTATE.get(sqlstate)
     if exception is None:
         return None
     diagnostic = getattr(error, "diag", None)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 
@@ -27,6 +27,8 @@ LOCK_TIMEOUT = 100
 TOTAL_LIMIT = 60.0
 #: Seconds between attempts: doubled each time, drawn at random up to this.
 LONGEST_PAUSE = 2.0
+#: Seconds a single write of the new application goes on trying.
+PATIENCE = 3.0
 
 #: Advisory lock: the run of a command that changes the database.
 RUN_LOCK = 0x7E44A101
@@ -77,6 +79,28 @@ def lock_timeout(connection: BaseDatabaseWrapper, milliseconds: int) -> Iterator
             "SELECT set_config('lock_timeout', %s, true)", [f"{milliseconds}ms"]
         )
         yield
+
+
+def patiently(using: str, action: Callable[[], T], limit: float = PATIENCE) -> T:
+    """Run ``action`` in a transaction, and again if it had to give way to somebody else.
+
+    For a write of the new application: it yields at once to the old one, so that nobody
+    waits for it between attempts.  Within a transaction it runs just once, because only the
+    whole transaction can be done again.  ``using`` names the connection, ``limit`` is
+    seconds; then what was raised last is raised.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block:
+        return action()
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            with transaction.atomic(using=using):
+                return action()
+        except DatabaseError as error:
+            if not is_retried(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0, 0.1))
 
 
 def run_briefly(

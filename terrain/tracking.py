@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable
+from functools import partial
 from typing import Any, Self
 
-from django.db import models
+from django.db import models, router
 from django.utils import timezone
 
-from terrain import exactjson
+from terrain import exactjson, locks
 
 
 class TracksChanges(models.Model):
     """A model whose ``save()`` writes what differs from what was read.
+
+    Outside a transaction it gives way to the old application, and tries again.
 
     Nothing differs: nothing is written.  ``updated_at``, where there is one, is set when
     anything else is written.  ``save(update_fields=…)`` and a new row behave as always.
@@ -60,13 +63,23 @@ class TracksChanges(models.Model):
             if not update_fields:
                 return
             self._touch(update_fields)
-        super().save(
+        using = using or router.db_for_write(self.__class__, instance=self)
+        write = partial(
+            super().save,
             force_insert=force_insert,
             force_update=force_update,
             using=using,
             update_fields=update_fields,
         )
+        locks.patiently(using, write)
         self._remember()
+
+    def delete(
+        self, using: str | None = None, keep_parents: bool = False
+    ) -> tuple[int, dict[str, int]]:
+        using = using or router.db_for_write(self.__class__, instance=self)
+        delete = partial(super().delete, using=using, keep_parents=keep_parents)
+        return locks.patiently(using, delete)
 
     def changed_fields(self) -> list[str]:
         """Names of the fields whose value is not the one read from the database."""

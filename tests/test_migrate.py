@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,11 +97,12 @@ def killed_at(database: Database, last: int, *command: str) -> tuple[int, str]:
 
 def wait_until_gone(database: Database) -> None:
     """Until the server has noticed that the client is no more."""
+    deadline = time.monotonic() + 10
     while database.rows(
         "SELECT FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'terrain'"
     ):
-        pass
+        assert time.monotonic() < deadline
 
 
 def assert_whole(database: Database) -> None:

@@ -168,7 +168,7 @@ def triggers_in_place(connection: BaseDatabaseWrapper) -> Finding:
     wanted = {
         (table, f"{sql.TRIGGER_PREFIX}_{event}")
         for table in _tables_with_triggers()
-        for event in (*sql.EVENTS, "truncate")
+        for event in sql.trigger_events(table)
     }
     there = {
         (table, name)

@@ -245,9 +245,16 @@ BEGIN
         {move_children}
         PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
     END IF;
-    UPDATE public.legacy_quarantine q SET legacy_id = _new
-     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old
-       AND NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old);
+    IF NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old) THEN
+        -- Under its new key it may have been looked at already: by the lines' triggers.
+        DELETE FROM public.legacy_quarantine q
+         WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old
+           AND EXISTS (SELECT FROM public.legacy_quarantine x
+                        WHERE x.legacy_table = '{legacy}' AND x.legacy_id = _new
+                          AND (x.reason, x.kind) = (q.reason, q.kind));
+        UPDATE public.legacy_quarantine q SET legacy_id = _new
+         WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old;
+    END IF;
 END $body$;
 
 -- name: to_new
@@ -412,8 +419,13 @@ BEGIN
             USING ERRCODE = 'TB002',
                   HINT = 'Look at the triggers on public.{new} and legacy.{legacy}.';
     END IF;
-    SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
-    there := FOUND;
+    BEGIN
+        SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
+        there := FOUND;
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'legacy.{legacy} % is being changed by the old application', _key
+            USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
+    END;
     SELECT {in_order} INTO w FROM rebuilt.{legacy} r WHERE r.id = _key;
     wanted := FOUND;
     {keep_held}
@@ -554,6 +566,33 @@ BEGIN
     RETURN NULL;
 END $body$;
 
+-- name: yield_to_old
+-- Both applications may lock the same rows in different orders; then one has to give up,
+-- and it is the new one.  While a statement of its own runs, it waits for no lock longer
+-- than {lock_timeout}.  What the triggers of the old application's tables write does not come here.
+CREATE OR REPLACE FUNCTION rebuilt.on_new_begin() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    IF current_setting('lock_timeout') <> '{lock_timeout}' THEN
+        PERFORM set_config('terrain.lock_timeout', current_setting('lock_timeout'), true);
+        PERFORM set_config('lock_timeout', '{lock_timeout}', true);
+    END IF;
+    RETURN NULL;
+END $body$;
+
+-- name: yielded_to_old
+CREATE OR REPLACE FUNCTION rebuilt.on_new_end() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    before text := current_setting('terrain.lock_timeout', true);
+BEGIN
+    IF before <> '' THEN
+        PERFORM set_config('lock_timeout', before, true);
+        PERFORM set_config('terrain.lock_timeout', '', true);
+    END IF;
+    RETURN NULL;
+END $body$;
+
 -- name: on_new_truncate
 CREATE OR REPLACE FUNCTION rebuilt.on_new_truncate() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
@@ -569,11 +608,12 @@ WITH have AS (
     SELECT i.*, row_number() OVER (ORDER BY i.position) AS rank,
            row_number() OVER (PARTITION BY i.asset_ref, i.quantity, {line_price}
                               ORDER BY i.position) AS nth,
-           {line_price} AS own
+           ROW(i.asset_ref, i.quantity, {line_price})::text AS identity
       FROM public.order_items i WHERE i.order_id = _key
 ), want AS (
     SELECT e.*, row_number() OVER (PARTITION BY e.asset_ref, e.quantity, e.own
-                                   ORDER BY e.position) AS nth
+                                   ORDER BY e.position) AS nth,
+           ROW(e.asset_ref, e.quantity, e.own)::text AS identity
       FROM (SELECT e.item, e.position, {asset_ref} AS asset_ref, {quantity} AS quantity,
                    {own_price} AS own
               FROM jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)) e
@@ -582,10 +622,7 @@ WITH have AS (
            k.price_source AS kept_source, k.unit_price AS kept_unit,
            k.total_price AS kept_total, k.model_id AS kept_model, k.artist_id AS kept_artist,
            k.model_name AS kept_name
-      FROM want w
-      LEFT JOIN have k ON k.asset_ref IS NOT DISTINCT FROM w.asset_ref
-                      AND k.quantity = w.quantity
-                      AND k.own IS NOT DISTINCT FROM w.own AND k.nth = w.nth
+      FROM want w LEFT JOIN have k ON k.identity = w.identity AND k.nth = w.nth
 ), {pricing}, final AS (
     SELECT e.position AS rank, {line_values} FROM priced e
 ), dropped AS (
@@ -598,12 +635,11 @@ WITH have AS (
 )
 INSERT INTO public.order_items AS i (id, order_id, position, {line_columns})
 SELECT CASE WHEN EXISTS (SELECT FROM public.order_items x
-                          WHERE x.id = md5(_key || ':' || p.position)::uuid)
-            THEN gen_random_uuid() ELSE md5(_key || ':' || p.position)::uuid END,
-       _key, p.position, {line_final}
-  FROM final f
- CROSS JOIN LATERAL (SELECT (coalesce(max(h.position), 0) + f.rank - count(*))::integer AS position
-                       FROM have h) p
+                          WHERE x.id = md5(_key || ':' || f.position)::uuid)
+            THEN gen_random_uuid() ELSE md5(_key || ':' || f.position)::uuid END,
+       _key, f.position, {line_final}
+  FROM (SELECT x.*, (x.rank + (SELECT coalesce(max(h.position), 0) - count(*) FROM have h)
+                    )::integer AS position FROM final x) f
  WHERE f.rank > (SELECT count(*) FROM have);
 
 -- name: pricing

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from django.contrib.postgres.operations import NotInTransactionMixin
-from django.db import migrations
+from django.db import migrations, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState, StateApps
 
@@ -71,7 +71,10 @@ class FindTables(LegacyOperation):
         connection = schema_editor.connection
         if catalog.legacy_tables(connection) and not prepare.is_prepared(connection):
             with ledger.recorded(self.STEP, connection.alias) as run:
-                run.detail["set_for"] = list(prepare.prepare(connection).set_for)
+                # With it, or killed in between nobody would know that it is ours to undo.
+                with transaction.atomic(using=connection.alias):
+                    run.detail["set_for"] = list(prepare.prepare(connection).set_for)
+                    run.save()
 
     def backwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor

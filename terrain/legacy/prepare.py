@@ -262,6 +262,16 @@ def may_alter_role(connection: BaseDatabaseWrapper, role: str) -> bool:
 
 def prepare(connection: BaseDatabaseWrapper) -> Prepared:
     """Set the path for the database, and for roles that have one of their own."""
+    # As one: killed in between, nobody would know when the path was set.
+    with transaction.atomic(using=connection.alias):
+        set_for, beyond = _set_paths(connection)
+        if set_for:
+            _write_down(connection)
+    return Prepared(tuple(set_for), tuple(beyond), tuple(sessions_before(connection)))
+
+
+def _set_paths(connection: BaseDatabaseWrapper) -> tuple[list[str], list[str]]:
+    """Whom a path was set for, and the roles for whom it could not be."""
     set_for: list[str] = []
     beyond: list[str] = []
     database = catalog.value(connection, "SELECT current_database()")
@@ -289,9 +299,7 @@ def prepare(connection: BaseDatabaseWrapper) -> Prepared:
             set_for.append(f"role {role}")
         except DatabaseError:
             beyond.append(role)
-    if set_for:
-        _write_down(connection)
-    return Prepared(tuple(set_for), tuple(beyond), tuple(sessions_before(connection)))
+    return set_for, beyond
 
 
 def alter_role(connection: BaseDatabaseWrapper, role: str) -> str:

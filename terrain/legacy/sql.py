@@ -329,6 +329,8 @@ def common_functions() -> list[str]:
         ),
         source["would_take_along"],
         source["on_new_truncate"],
+        render(source["yield_to_old"], lock_timeout=NEW_SIDE_LOCK_TIMEOUT),
+        source["yielded_to_old"],
     ]
 
 
@@ -697,6 +699,7 @@ def _notify_settle(lens: Lens, names: Mapping[str, str]) -> str:
 
 TRIGGER_PREFIX = "zz_terrain_sync"
 EVENTS = ("insert", "update", "delete")
+YIELDING = ("begin", "end")
 
 
 def triggers_on_legacy(lens: Lens) -> list[str]:
@@ -730,6 +733,7 @@ def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
         changed=(columns, columns),
         ever=f"'{new}:*'",
     )
+    made += _yielding(ident("public", new))
     for lens in lenses:
         part = lens.part
         if part is not None:
@@ -742,7 +746,24 @@ def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
                 changed=(columns, columns),
                 ever=f"'{new}:*'",
             )
+            made += _yielding(ident("public", part.table))
     return made
+
+
+def _yielding(table: str) -> list[str]:
+    """Around every statement that is not a trigger's own: no long wait for a lock."""
+    on = f"ON {table} FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0)"
+    moments = {"begin": "BEFORE", "end": "AFTER"}
+    return [
+        statement
+        for name, moment in moments.items()
+        for statement in _enabled(
+            table,
+            name,
+            f"{moment} INSERT OR UPDATE OR DELETE {on}"
+            f" EXECUTE FUNCTION rebuilt.on_new_{name}()",
+        )
+    ]
 
 
 def _triggers(
@@ -776,18 +797,28 @@ def _triggers(
 
 
 def _trigger(table: str, event: str, rest: str) -> list[str]:
+    return _enabled(table, event, f"AFTER {event.upper()} ON {table} {rest}")
+
+
+def _enabled(table: str, event: str, definition: str) -> list[str]:
     name = ident(f"{TRIGGER_PREFIX}_{event}")
     return [
-        f"CREATE OR REPLACE TRIGGER {name} AFTER {event.upper()} ON {table} {rest}",
+        f"CREATE OR REPLACE TRIGGER {name} {definition}",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}",
     ]
+
+
+def trigger_events(table: str) -> tuple[str, ...]:
+    """What the names of the triggers of a qualified table end in."""
+    events = (*EVENTS, "truncate")
+    return events if table.startswith("legacy.") else (*events, *YIELDING)
 
 
 def drop_triggers(table: str) -> list[str]:
     """``table`` is a quoted, qualified name."""
     return [
         f"DROP TRIGGER IF EXISTS {ident(f'{TRIGGER_PREFIX}_{event}')} ON {table}"
-        for event in (*EVENTS, "truncate")
+        for event in (*EVENTS, "truncate", *YIELDING)
     ]
 
 
