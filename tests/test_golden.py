@@ -105,7 +105,9 @@ def old_hash(password: str) -> str:
 
 
 def old_accepts(database: Database, name: str, password: str) -> bool:
-    stored = database.value("SELECT password_hash FROM artists WHERE id = %s", key(name))
+    stored = database.value(
+        "SELECT password_hash FROM artists WHERE id = %s", key(name)
+    )
     return bcrypt.checkpw(password.encode()[:72], stored.encode())
 
 
@@ -120,7 +122,9 @@ def signing_in(migrated: Database, bcrypt_as_in_production: None) -> Database:
 
 
 def test_an_artists_password_works_in_django(signing_in: Database) -> None:
-    stored = signing_in.value("SELECT password_hash FROM artists WHERE id = %s", key("#ann"))
+    stored = signing_in.value(
+        "SELECT password_hash FROM artists WHERE id = %s", key("#ann")
+    )
     assert authenticate(username="Ann@sign.example", password="secret") is not None
     assert authenticate(username=" ANN@SIGN.EXAMPLE", password="secret") is not None
     assert authenticate(username="Ann@sign.example", password="Secret") is None
@@ -149,7 +153,9 @@ def test_a_password_set_in_django_works_in_the_old_application(
     assert authenticate(username="ann@sign.example", password=LONG) == user
 
 
-@pytest.mark.parametrize("status, active", [("active", True), ("invited", False), ("suspended", False)])
+@pytest.mark.parametrize(
+    "status, active", [("active", True), ("invited", False), ("suspended", False)]
+)
 def test_active_means_status_active(
     signing_in: Database, status: str, active: bool
 ) -> None:

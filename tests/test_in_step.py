@@ -150,7 +150,9 @@ def test_an_address_that_changes_is_settled_anew(both: Both) -> None:
         "SELECT t.user_id, s.table_limit FROM tables t"
         " JOIN anonymous_sessions s ON s.id = t.session_id WHERE t.id = '#den'"
     ) == [(None, 3)]
-    both.does("UPDATE user_tables SET user_email = 'bob@artists.example' WHERE id = '#den'")
+    both.does(
+        "UPDATE user_tables SET user_email = 'bob@artists.example' WHERE id = '#den'"
+    )
     settling.settle(connection)
     assert both.has("SELECT user_id, session_id FROM tables WHERE id = '#den'") == [
         ("#bob", None)
@@ -166,9 +168,9 @@ def test_an_artist_who_takes_a_customers_address_is_merged_with_them(
     )
     insert(both.old, artist("#cy", "Buyer@Shop.example"))
     settling.settle(connection)
-    assert both.has("SELECT id FROM users WHERE lower(email) = 'buyer@shop.example'") == [
-        ("#cy",)
-    ]
+    assert both.has(
+        "SELECT id FROM users WHERE lower(email) = 'buyer@shop.example'"
+    ) == [("#cy",)]
     assert both.has("SELECT user_id FROM orders WHERE id = '#ord'") == [("#cy",)]
     assert both.has("SELECT owner_id FROM asset_sets WHERE name = 'Mine'") == [("#cy",)]
 
@@ -220,7 +222,9 @@ def test_a_trigger_of_the_shops_that_writes_the_same_row_again(both: Both) -> No
     ) == [("Annie", "seen", True)]
 
 
-def test_a_rule_of_the_shops_that_vetoes_reaches_the_new_application(both: Both) -> None:
+def test_a_rule_of_the_shops_that_vetoes_reaches_the_new_application(
+    both: Both,
+) -> None:
     both.database.execute(
         "CREATE FUNCTION public.veto() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " RAISE EXCEPTION 'no such name'; END $$;"
@@ -239,7 +243,9 @@ def test_a_flag_for_the_whole_transaction_would_swallow_this(both: Both) -> None
         both.newly("UPDATE legacy.artists SET name = '2' WHERE id = '#ann'")
         both.newly("UPDATE users SET bio = '3' WHERE id = '#ann'")
         both.newly("UPDATE legacy.artists SET bio = '4' WHERE id = '#ann'")
-    assert both.has("SELECT display_name, bio FROM users WHERE id = '#ann'") == [("2", "4")]
+    assert both.has("SELECT display_name, bio FROM users WHERE id = '#ann'") == [
+        ("2", "4")
+    ]
 
 
 @pytest.mark.parametrize("outcome", ["ROLLBACK TO s", "RELEASE s"])
@@ -293,7 +299,9 @@ def test_triggers_fire_always_row_by_row_and_for_truncate(both: Both) -> None:
     replica = both.database.connect("postgres", "legacy,public")
     replica.execute("SET session_replication_role = replica")
     replica.execute(ids("UPDATE artists SET name = 'Replica' WHERE id = '#ann'"))
-    assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [("Replica",)]
+    assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [
+        ("Replica",)
+    ]
 
 
 def test_a_temporary_table_of_the_same_name_fools_nobody(both: Both) -> None:
@@ -320,7 +328,10 @@ def test_what_the_old_application_can_see_has_nothing_added(both: Both) -> None:
 @pytest.mark.parametrize(
     "statement, reason",
     [
-        ("UPDATE user_tables SET table_config = '[]' WHERE id = '#den'", "table_config"),
+        (
+            "UPDATE user_tables SET table_config = '[]' WHERE id = '#den'",
+            "table_config",
+        ),
         ("UPDATE user_tables SET layout_data = '5' WHERE id = '#den'", "layout_data"),
     ],
 )
@@ -340,13 +351,17 @@ def test_a_row_that_no_longer_fits_is_held_and_returns_whole(
     assert both.does(statement).rowcount == 1
     assert both.held() == [("user_tables", "#den", f"{reason}_not_object")]
     assert both.has("SELECT id FROM tables WHERE id = '#den'") == []
-    both.does("UPDATE user_tables SET table_config = '{}', layout_data = '{}' WHERE id = '#den'")
+    both.does(
+        "UPDATE user_tables SET table_config = '{}', layout_data = '{}' WHERE id = '#den'"
+    )
     settling.settle(connection)
     assert both.held() == []
     assert both.has(
         "SELECT max_assets, plan, status FROM tables WHERE id = '#den'"
     ) == [(7, "pro", "archived")]
-    assert both.has("SELECT quantity FROM table_assets WHERE table_id = '#den'") == [(4,)]
+    assert both.has("SELECT quantity FROM table_assets WHERE table_id = '#den'") == [
+        (4,)
+    ]
     assert both.has("SELECT user_id FROM tables WHERE id = '#den'") == user
 
 
@@ -363,9 +378,13 @@ def test_items_are_held_all_together_and_come_back_as_they_were(both: Both) -> N
     )
     line = both.has("SELECT * FROM order_items WHERE order_id = '#ord'")
     before = both.sees("SELECT items FROM orders WHERE id = '#ord'")
-    both.does("UPDATE orders SET items = items || '[{\"quantity\": 0}]' WHERE id = '#ord'")
+    both.does(
+        "UPDATE orders SET items = items || '[{\"quantity\": 0}]' WHERE id = '#ord'"
+    )
     assert both.held() == [("orders", "#ord", "quantity_below_one")]
-    assert both.has("SELECT count(*) FROM order_items WHERE order_id = '#ord'") == [(0,)]
+    assert both.has("SELECT count(*) FROM order_items WHERE order_id = '#ord'") == [
+        (0,)
+    ]
     both.does("UPDATE orders SET status = 'paid' WHERE id = '#ord'")
     assert both.has("SELECT status FROM orders WHERE id = '#ord'") == [("paid",)]
     both.does("UPDATE orders SET items = items - 1 WHERE id = '#ord'")
@@ -386,7 +405,9 @@ def test_held_items_have_no_lines_to_change(both: Both) -> None:
         "Correct them in the old application, then run settle."
     )
     Order.objects.filter(pk=key("#ord")).update(status="paid")
-    assert both.sees("SELECT status, items FROM orders WHERE id = '#ord'") == [("paid", {})]
+    assert both.sees("SELECT status, items FROM orders WHERE id = '#ord'") == [
+        ("paid", {})
+    ]
 
 
 def test_two_tables_of_one_id_the_second_is_held(both: Both) -> None:
@@ -414,11 +435,15 @@ def test_a_new_row_does_not_overwrite_a_held_one(both: Both) -> None:
     ]
 
 
-def test_a_share_code_that_the_new_schema_has_elsewhere_holds_the_row(both: Both) -> None:
+def test_a_share_code_that_the_new_schema_has_elsewhere_holds_the_row(
+    both: Both,
+) -> None:
     both.newly("UPDATE tables SET share_code = 'abc' WHERE id = '#show'")
     both.does("UPDATE user_tables SET share_token = 'abc' WHERE id = '#den'")
     assert both.held() == [("user_tables", "#den", "refused")]
-    assert both.sees("SELECT share_token FROM user_tables WHERE id = '#den'") == [("abc",)]
+    assert both.sees("SELECT share_token FROM user_tables WHERE id = '#den'") == [
+        ("abc",)
+    ]
     both.newly("UPDATE tables SET share_code = NULL WHERE id = '#show'")
     settling.settle(connection)
     assert both.held() == []
@@ -426,7 +451,11 @@ def test_a_share_code_that_the_new_schema_has_elsewhere_holds_the_row(both: Both
 
 
 def test_unique_values_that_change_hands_in_one_statement(both: Both) -> None:
-    insert(both.old, table("#t1", None, share_token="a"), table("#t2", None, share_token="b"))
+    insert(
+        both.old,
+        table("#t1", None, share_token="a"),
+        table("#t2", None, share_token="b"),
+    )
     both.does("BEGIN")
     both.does("UPDATE user_tables SET share_token = NULL WHERE id = '#t1'")
     both.does("UPDATE user_tables SET share_token = 'a' WHERE id = '#t2'")
@@ -437,8 +466,10 @@ def test_unique_values_that_change_hands_in_one_statement(both: Both) -> None:
         " UPDATE artists SET email = CASE id WHEN '#ann' THEN 'x' ELSE 'y' END"
         " WHERE id IN ('#ann', '#bob')"
     )
-    assert both.has("SELECT share_code FROM tables WHERE id IN ('#t1', '#t2')"
-                    " ORDER BY share_code") == [("a",), ("b",)]
+    assert both.has(
+        "SELECT share_code FROM tables WHERE id IN ('#t1', '#t2')"
+        " ORDER BY share_code"
+    ) == [("a",), ("b",)]
     assert both.held() == []
 
 
@@ -457,7 +488,9 @@ FITS = (
 )
 
 
-def test_what_the_legacy_table_cannot_hold_is_refused_with_a_sentence(both: Both) -> None:
+def test_what_the_legacy_table_cannot_hold_is_refused_with_a_sentence(
+    both: Both,
+) -> None:
     def set_(**columns: Any) -> Callable[[], Any]:
         return lambda: User.objects.filter(pk=key("#ann")).update(**columns)
 
@@ -520,7 +553,9 @@ def test_an_artist_deleted_on_the_old_side_who_owns_a_set_becomes_a_customer(
     both.does("DELETE FROM artists WHERE id = '#bob'")
     assert both.has("SELECT role FROM users WHERE id = '#bob'") == [("customer",)]
     assert both.has("SELECT id FROM models WHERE id = '#bridge'") == []
-    assert both.has("SELECT owner_id FROM asset_sets WHERE name = 'Hills'") == [("#bob",)]
+    assert both.has("SELECT owner_id FROM asset_sets WHERE name = 'Hills'") == [
+        ("#bob",)
+    ]
 
 
 def test_an_artist_who_becomes_a_customer_joins_the_one_with_that_address(
@@ -590,14 +625,18 @@ def test_cascades_of_the_old_side_arrive(both: Both) -> None:
         "SELECT asset_ref, model_id, artist_id, model_name, total_price::text"
         " FROM order_items WHERE order_id = '#ord'"
     ) == [("#tower", None, None, "Tower", "6.66")]
-    assert both.sees("SELECT items -> 0 ->> 'asset_id' FROM orders WHERE id = '#ord'") == [
-        ("#tower",)
-    ]
+    assert both.sees(
+        "SELECT items -> 0 ->> 'asset_id' FROM orders WHERE id = '#ord'"
+    ) == [("#tower",)]
 
 
 def test_a_key_that_changes_takes_everything_along(both: Both) -> None:
     """ON UPDATE, in the database: lines, libraries, owners."""
-    insert(both.old, artist("#cy", "cy@buys.example"), order("#cys", email="cy@buys.example"))
+    insert(
+        both.old,
+        artist("#cy", "cy@buys.example"),
+        order("#cys", email="cy@buys.example"),
+    )
     settling.settle(connection)
     both.newly("UPDATE tables SET max_assets = 9 WHERE id = '#den'")
     both.newly("UPDATE order_items SET total_price = 1 WHERE order_id = '#ord'")
@@ -613,11 +652,14 @@ def test_a_key_that_changes_takes_everything_along(both: Both) -> None:
         " WHERE order_id IN ('#ord', '#ord2')"
     ) == [("#ord2", "#tower2", "#tower", "1.00")]
     for gone in ("#cy", "#ord", "#den", "#tower"):
-        assert both.has(
-            f"SELECT id FROM users WHERE id = '{gone}' UNION ALL SELECT id FROM orders"
-            f" WHERE id = '{gone}' UNION ALL SELECT id FROM tables WHERE id = '{gone}'"
-            f" UNION ALL SELECT id FROM models WHERE id = '{gone}'"
-        ) == []
+        assert (
+            both.has(
+                f"SELECT id FROM users WHERE id = '{gone}' UNION ALL SELECT id FROM orders"
+                f" WHERE id = '{gone}' UNION ALL SELECT id FROM tables WHERE id = '{gone}'"
+                f" UNION ALL SELECT id FROM models WHERE id = '{gone}'"
+            )
+            == []
+        )
 
 
 def test_keys_that_are_exchanged(both: Both) -> None:
@@ -627,7 +669,9 @@ def test_keys_that_are_exchanged(both: Both) -> None:
     for one, other in (("#t1", "#t3"), ("#t2", "#t1"), ("#t3", "#t2")):
         both.does(f"UPDATE user_tables SET id = '{other}' WHERE id = '{one}'")
     both.does("COMMIT")
-    assert both.has("SELECT id, name FROM tables WHERE id IN ('#t1', '#t2') ORDER BY 2") == [
+    assert both.has(
+        "SELECT id, name FROM tables WHERE id IN ('#t1', '#t2') ORDER BY 2"
+    ) == [
         ("#t2", "T1"),
         ("#t1", "T2"),
     ]
@@ -695,12 +739,16 @@ def test_lines_that_change_places_take_along_what_was_derived(both: Both) -> Non
 
 def test_gaps_between_positions_are_none_of_the_old_sides_business(both: Both) -> None:
     both.newly("UPDATE order_items SET position = 40 WHERE order_id = '#ord'")
-    OrderItem.objects.create(order_id=key("#ord"), position=7, quantity=1, asset_ref="x")
+    OrderItem.objects.create(
+        order_id=key("#ord"), position=7, quantity=1, asset_ref="x"
+    )
     assert both.sees(
         "SELECT jsonb_agg(e -> 'asset_id') FROM orders o,"
         " jsonb_array_elements(o.items) e WHERE o.id = '#ord'"
     ) == [(["x", "#tower"],)]
-    both.does("UPDATE orders SET items = items || '[{\"quantity\": 5}]' WHERE id = '#ord'")
+    both.does(
+        "UPDATE orders SET items = items || '[{\"quantity\": 5}]' WHERE id = '#ord'"
+    )
     assert both.has(
         "SELECT position, quantity FROM order_items WHERE order_id = '#ord' ORDER BY 1"
     ) == [(7, 1), (40, 2), (41, 5)]
@@ -710,7 +758,12 @@ def test_an_order_with_thousands_of_items_is_carried_over_in_time(both: Both) ->
     """Each statement in a quarter of a second or so; a quadratic plan takes several."""
     items = "(SELECT jsonb_agg(jsonb_build_object('asset_id', gen_random_uuid(),"
     items += " 'quantity', 1)) FROM generate_series(1, 5000))"
-    for change in (items, "jsonb_set(items, '{0,gift}', '1')", "items || items", "'[]'"):
+    for change in (
+        items,
+        "jsonb_set(items, '{0,gift}', '1')",
+        "items || items",
+        "'[]'",
+    ):
         started = time.monotonic()
         both.does(f"UPDATE orders SET items = {change} WHERE id = '#ord'")
         assert time.monotonic() - started < 2, change
@@ -771,7 +824,9 @@ def test_the_new_side_yields_to_a_row_lock_of_the_old(both: Both) -> None:
     assert 0.07 < time.monotonic() - started < 1
     both.does("COMMIT")
     both.newly("UPDATE users SET bio = 'New' WHERE id = '#ann'")
-    assert both.sees("SELECT name, bio FROM artists WHERE id = '#ann'") == [("Old", "New")]
+    assert both.sees("SELECT name, bio FROM artists WHERE id = '#ann'") == [
+        ("Old", "New")
+    ]
 
 
 def test_both_write_one_row_at_once_and_the_new_one_yields(both: Both) -> None:
@@ -822,7 +877,9 @@ def test_an_old_statement_is_never_a_deadlocks_victim(both: Both, first: str) ->
         other.join()
         assert isinstance(waited[0], psycopg.Cursor) and waited[1] < 0.5
     both.does("COMMIT")
-    assert both.has("SELECT bio FROM users WHERE id IN ('#ann', '#bob')") == [("old",)] * 2
+    assert (
+        both.has("SELECT bio FROM users WHERE id IN ('#ann', '#bob')") == [("old",)] * 2
+    )
 
 
 def test_only_the_statement_waits_no_longer_not_the_session(both: Both) -> None:
@@ -844,9 +901,7 @@ def test_the_orm_yields_with_a_clear_error_and_tries_again(both: Both) -> None:
     with pytest.raises(TryAgain) as refused, django_transaction.atomic():
         ann.bio = "new"
         ann.save()
-    assert str(refused.value) == (
-        "Somebody else is changing the same rows. Try again."
-    )
+    assert str(refused.value) == ("Somebody else is changing the same rows. Try again.")
     thread, outcome = in_background(lambda: save_bio(ann.pk, "newer"))
     wait_until_yielded(both)
     both.does("COMMIT")
@@ -885,9 +940,9 @@ def test_settle_gives_way_to_the_old_application(both: Both) -> None:
     both.does("COMMIT")
     thread.join()
     assert outcome[0].linked == 1
-    assert both.has("SELECT user_id IS NULL, notes FROM orders WHERE id = '#later'") == [
-        (False, "y")
-    ]
+    assert both.has(
+        "SELECT user_id IS NULL, notes FROM orders WHERE id = '#later'"
+    ) == [(False, "y")]
 
 
 def settle_in_thread() -> Any:
@@ -903,7 +958,9 @@ def test_a_delete_just_behind_the_cursor_stays_deleted(both: Both) -> None:
     lock = sql.copy_lock(lens, 0)
     both.newly("BEGIN")
     both.newly(f"SELECT pg_advisory_xact_lock({lock})")
-    thread, outcome = in_background(lambda: both.does("DELETE FROM artists WHERE id = '#bob'"))
+    thread, outcome = in_background(
+        lambda: both.does("DELETE FROM artists WHERE id = '#bob'")
+    )
     wait_until_blocked(both, both.old, thread)
     both.newly("COMMIT")
     thread.join()

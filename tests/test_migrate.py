@@ -141,13 +141,21 @@ def test_from_an_empty_database(empty: Database, manage: Manage) -> None:
     """Nothing legacy is left behind, not even a schema."""
     assert manage("migrate", "-v0").code == 0
     assert dumps.schemas(empty) == {"public"}
-    assert empty.rows("SELECT FROM pg_db_role_setting WHERE setdatabase ="
-                      " (SELECT oid FROM pg_database WHERE datname = current_database())") == []
+    assert (
+        empty.rows(
+            "SELECT FROM pg_db_role_setting WHERE setdatabase ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        == []
+    )
     assert not [line for line in dumps.schema(empty) if "zz_terrain_sync" in line]
 
 
 def test_from_one_interrupted_in_python(
-    small: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch, short_batches: None
+    small: Database,
+    manage: Manage,
+    monkeypatch: pytest.MonkeyPatch,
+    short_batches: None,
 ) -> None:
     """Ctrl-C in the middle of the orders: paused, and gone on with."""
     whole, batches = copying._copy_range, iter(range(100))
@@ -366,7 +374,9 @@ NEW_WRITES = (
 )
 
 
-def write(database: Database, rng: random.Random, statements: tuple[str, ...], user: str) -> None:
+def write(
+    database: Database, rng: random.Random, statements: tuple[str, ...], user: str
+) -> None:
     """A few statements of one application; what the database refuses is refused."""
     path = "legacy,public" if user == "shop_app" else "public"
     with database.connect(user, path) as application:
@@ -415,17 +425,26 @@ def assert_settled(database: Database) -> None:
     """In step, everybody who has an address has an account, and nothing waits."""
     assert_whole(database)
     assert database.value("SELECT count(*) FROM rebuilt.queue") == 0
-    assert database.rows(
-        "SELECT id, customer_email FROM public.orders"
-        " WHERE user_id IS NULL AND customer_email LIKE '%%@%%'"
-    ) == []
-    assert database.rows(
-        "SELECT id, kind FROM tables WHERE user_id IS NULL AND session_id IS NULL"
-    ) == []
-    assert database.rows(
-        "SELECT c.email FROM users c JOIN users a ON lower(a.email) = c.email"
-        " WHERE c.role = 'customer' AND a.role <> 'customer'"
-    ) == []
+    assert (
+        database.rows(
+            "SELECT id, customer_email FROM public.orders"
+            " WHERE user_id IS NULL AND customer_email LIKE '%%@%%'"
+        )
+        == []
+    )
+    assert (
+        database.rows(
+            "SELECT id, kind FROM tables WHERE user_id IS NULL AND session_id IS NULL"
+        )
+        == []
+    )
+    assert (
+        database.rows(
+            "SELECT c.email FROM users c JOIN users a ON lower(a.email) = c.email"
+            " WHERE c.role = 'customer' AND a.role <> 'customer'"
+        )
+        == []
+    )
 
 
 def test_what_only_the_new_schema_knows_is_parked_and_returns(
@@ -436,13 +455,17 @@ def test_what_only_the_new_schema_knows_is_parked_and_returns(
     customers = dumps.rows(migrated, "users")
     assert manage("rollback_migration", "--yes").code == 0
     assert "users" not in {
-        name for (name,) in migrated.rows(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        name
+        for (name,) in migrated.rows(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        )
     }
     assert manage("migrate", "-v0").code == 0
     assert dumps.rows(migrated, "users") == customers
     assert migrated.rows("SELECT name FROM asset_sets") == [("Hills",)]
-    assert migrated.rows("SELECT DISTINCT max_assets FROM tables WHERE kind = 'user'") == [(7,)]
+    assert migrated.rows(
+        "SELECT DISTINCT max_assets FROM tables WHERE kind = 'user'"
+    ) == [(7,)]
 
 
 # --- convergence ---------------------------------------------------------------------------
@@ -468,7 +491,9 @@ def database_settings(database: Database) -> list[Any]:
     )
 
 
-def test_cleaned_up_migrate_has_nothing_to_do(migrated: Database, manage: Manage) -> None:
+def test_cleaned_up_migrate_has_nothing_to_do(
+    migrated: Database, manage: Manage
+) -> None:
     retreat.clean_up(connection)
     before = dumps.contents(migrated)
     assert manage("migrate", "-v0").code == 0
