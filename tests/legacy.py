@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql as pg
+
+from terrain.legacy import sample
+from tests.conftest import OLD_ROLE
 
 Row = dict[str, Any]
 #: Everything happened then, unless a test says otherwise.
@@ -130,3 +134,13 @@ def _value(column: str, value: Any) -> Any:
     if column in _JSON and not isinstance(value, Written):
         value = json.dumps(value)
     return ids(value) if isinstance(value, str) else value
+
+
+def legacy_schema(connection: psycopg.Connection[Any]) -> None:
+    """The legacy tables, empty, open to the old application."""
+    schema = Path(sample.__file__).parent / "schema.sql"
+    connection.execute(schema.read_text())  # type: ignore[arg-type]
+    connection.execute(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public"
+        f" TO {OLD_ROLE}"
+    )

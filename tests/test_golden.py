@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import bcrypt
@@ -13,12 +12,11 @@ from django.contrib.auth import authenticate
 from django.core.management import call_command
 
 from terrain.hashers import LegacyBCryptPasswordHasher
-from terrain.legacy import sample
 from terrain.models import User
 from tests import golden
-from tests.conftest import OLD_ROLE, Database, pointed_at
+from tests.conftest import Database, pointed_at
 from tests.golden import Case
-from tests.legacy import artist, ids, insert, key, named
+from tests.legacy import artist, ids, insert, key, legacy_schema, named
 
 pytestmark = pytest.mark.migration
 
@@ -32,15 +30,6 @@ CASES = (
     *golden.TABLES,
     *golden.FLAGGED,
 )
-
-
-def legacy_schema(connection: psycopg.Connection[Any]) -> None:
-    """The legacy tables, empty, open to the old application."""
-    schema = Path(sample.__file__).parent / "schema.sql"
-    connection.execute(schema.read_text())  # type: ignore[arg-type]
-    connection.execute(
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {OLD_ROLE}"
-    )
 
 
 @pytest.fixture(scope="module", params=["copied", "written since"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.db import transaction as django_transaction
 
@@ -20,13 +21,14 @@ from terrain.exceptions import Refused, TryAgain
 from terrain.legacy import settling, sql
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.models import User
-from tests.conftest import Database, Result
+from tests.conftest import Database, Result, pointed_at
 from tests.legacy import (
     artist,
     example,
     ids,
     insert,
     key,
+    legacy_schema,
     model,
     named,
     order,
@@ -70,22 +72,40 @@ class Both:
         )
 
 
+@pytest.fixture(scope="module")
+def stocked(
+    cluster: Any,
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    administrator: Connection,
+    django_db_blocker: Any,
+) -> Iterator[str]:
+    """A migrated shop with a few rows of known names, and no others."""
+    database = Database(cluster, create_database())
+    with database.connect("terrain", "public") as owner:
+        legacy_schema(owner)
+        insert(
+            owner,
+            artist("#ann"),
+            artist("#bob"),
+            model("#tower", "#ann", "3.33"),
+            model("#bridge", "#bob", "10.00"),
+            table("#den", "sits@at.example", {"width": 1200}),
+            example("#show", "#ann"),
+            order("#ord", ({"asset_id": "#tower", "quantity": 2},), "6.66"),
+            transfer("#pay", "#ord", "#ann"),
+        )
+    with django_db_blocker.unblock(), pointed_at(database.name):
+        call_command("migrate", verbosity=0)
+    yield database.name
+    drop_database(database.name)
+
+
 @pytest.fixture
-def both(migrated: Database) -> Iterator[Both]:
-    """A migrated shop with a few rows of known names; in step when the test ends."""
-    here = Both(migrated, migrated.old(), migrated.connect("terrain", "public"))
-    insert(
-        here.old,
-        artist("#ann"),
-        artist("#bob"),
-        model("#tower", "#ann", "3.33"),
-        model("#bridge", "#bob", "10.00"),
-        table("#den", "sits@at.example", {"width": 1200}),
-        example("#show", "#ann"),
-        order("#ord", ({"asset_id": "#tower", "quantity": 2},), "6.66"),
-        transfer("#pay", "#ord", "#ann"),
-    )
-    settling.settle(connection)
+def both(stocked: str, clone: Callable[[str], Database]) -> Iterator[Both]:
+    """Both applications at a shop of the test's own; in step when the test ends."""
+    database = clone(stocked)
+    here = Both(database, database.old(), database.connect("terrain", "public"))
     yield here
     here.new.close()
     here.old.close()

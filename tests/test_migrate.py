@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -223,13 +226,20 @@ def undisturbed(small: Database, clone: Callable[[str], Database]) -> Iterator[A
     yield int(printed.split()[-1]), dumps.contents(database), dumps.schema(database)
 
 
+def sampled(commits: int, number: int) -> range:
+    """So many of the commits, evenly."""
+    number = int(os.environ.get("KILLS", number))
+    step = max(1, commits // number)
+    return range(1 + step // 2, commits, step)
+
+
 def test_killed_at_any_commit_and_run_again_it_is_as_if_undisturbed(
     small: Database, undisturbed: Any, clone: Callable[[str], Database]
 ) -> None:
-    """Also when the second run is killed; a new sample each time, of all there are."""
+    """Also when the second run is killed.  KILLS=250 looks at every commit."""
     commits, contents, definitions = undisturbed
     assert commits > 150
-    for last in random.sample(range(1, commits), 6):
+    for last in sampled(commits, 5):
         database = clone(small.name)
         for moment in (last, max(1, (commits - last) // 2)):
             code, printed = killed_at(database, moment, "migrate", "-v0")
@@ -248,7 +258,7 @@ def test_killed_at_any_commit_it_can_be_rolled_back(
     legacy = [f"--table=public.{name}" for name in LEGACY_TABLES]
     definitions = dumps.schema(small, *legacy)
     rows = {name: dumps.rows(small, f"public.{name}") for name in LEGACY_TABLES}
-    for last in random.sample(range(40, commits), 3):
+    for last in sampled(commits, 3):
         database = clone(small.name)
         assert killed_at(database, last, "migrate", "-v0")[0] == -signal.SIGKILL
         wait_until_gone(database)
@@ -333,6 +343,100 @@ def test_two_workers_make_what_one_makes(
     assert made[0] == made[1]
 
 
+# --- beside the old application --------------------------------------------------------------
+
+
+def in_thread(database: Database, statement: str) -> threading.Thread:
+    """The old application runs a statement meanwhile."""
+    old = database.old()
+    thread = threading.Thread(target=old.execute, args=[ids(statement)])
+    thread.start()
+    return thread
+
+
+def wait_until_waiting(database: Database) -> None:
+    """Until somebody waits for a lock."""
+    deadline = time.monotonic() + 10
+    asked = database.superuser
+    while not asked.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    ).fetchone():
+        assert time.monotonic() < deadline
+
+
+def during_the_batch_of(
+    monkeypatch: pytest.MonkeyPatch, name: str, happens: Callable[[], None]
+) -> None:
+    """Something happens when the batch with this row is written and not yet committed."""
+    store, upto = copying._store_cursor, key(name)
+
+    def storing(connection: Any, work: copying.Work, shard: Any, *rest: Any) -> None:
+        if work.lens.legacy == "artists" and (rest[0] or UUID(int=0)) < upto <= rest[1]:
+            happens()
+        store(connection, work, shard, *rest)
+
+    monkeypatch.setattr(copying, "_store_cursor", storing)
+
+
+#: Artists without anything, whose rows are in different batches.
+EARLY, LATE = sorted(("#artist4", "#artist5", "#artist6"), key=key)[::2]
+
+
+def test_a_delete_behind_the_cursor_does_not_come_back_to_life(
+    small: Database,
+    manage: Manage,
+    monkeypatch: pytest.MonkeyPatch,
+    short_batches: None,
+) -> None:
+    """The batch has read the row and not committed: the deletion waits for it."""
+    threads = []
+
+    def delete() -> None:
+        threads.append(in_thread(small, f"DELETE FROM artists WHERE id = '{EARLY}'"))
+        wait_until_waiting(small)
+
+    assert manage("prepare_database").code == 0
+    during_the_batch_of(monkeypatch, EARLY, delete)
+    assert manage("migrate", "-v0").code == 0
+    threads[0].join()
+    assert small.rows("SELECT 1 FROM users WHERE id = %s", key(EARLY)) == []
+    assert_whole(small)
+
+
+def test_a_batch_beside_an_open_deletion_locks_its_rows_one_by_one(
+    small: Database,
+    manage: Manage,
+    monkeypatch: pytest.MonkeyPatch,
+    short_batches: None,
+) -> None:
+    """Somebody's transaction has deleted one row; another deletes one of the batch."""
+    threads, upserts = [], []
+    whole = copying._copy_range
+    assert manage("prepare_database").code == 0
+    first = small.old()
+
+    def copying_beside(connection: Any, work: copying.Work, *rest: Any) -> None:
+        if work.lens.legacy == "artists" and not upserts:
+            upserts.append(first.execute("BEGIN"))
+            first.execute(ids(f"DELETE FROM artists WHERE id = '{LATE}'"))
+        whole(connection, work, *rest)
+
+    def delete() -> None:
+        threads.append(in_thread(small, f"DELETE FROM artists WHERE id = '{EARLY}'"))
+        wait_until_waiting(small)
+        first.execute("COMMIT")
+
+    monkeypatch.setattr(copying, "_copy_range", copying_beside)
+    during_the_batch_of(monkeypatch, EARLY, delete)
+    done = manage("migrate", "-v0")
+    assert (done.code, done.err) == (0, "")
+    threads[0].join()
+    gone = [key(EARLY), key(LATE)]
+    assert small.rows("SELECT 1 FROM users WHERE id = ANY (%s)", gone) == []
+    assert_whole(small)
+
+
 # --- there and back ------------------------------------------------------------------------
 
 OLD_WRITES = (
@@ -390,13 +494,13 @@ def write(
                 assert error.sqlstate in ("23505", "23503", "TB002"), statement
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("WALKS", "3"))))
 def test_a_walk_there_and_back(small: Database, manage: Manage, seed: int) -> None:
     """Both applications write; back; the old one writes on; forward again; and again."""
     rng = random.Random(seed)
     assert manage("prepare_database").code == 0
     fresh = dumps.schema(small, *(f"--table=public.{name}" for name in LEGACY_TABLES))
-    for _ in range(3):
+    for _ in range(2):
         done = manage("migrate", "-v0")
         assert (done.code, done.err) == (0, "")
         assert_settled(small)
