@@ -40,6 +40,19 @@ def fault(*statements: str, echo: str = "", fooled: str = "") -> Fault:
     return Fault(statements, echo, fooled)
 
 
+def disowned(table: str, condition: str, *columns: str) -> str:
+    """Rows lose their owner, and settle, which looks for such rows, cannot give it back."""
+    forget = " ".join(f"NEW.{column} := NULL;" for column in columns)
+    return (
+        f"CREATE FUNCTION public.disown() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {forget} RETURN NEW; END $$;"
+        f" CREATE TRIGGER disown BEFORE UPDATE ON public.{table} FOR EACH ROW"
+        f" WHEN ({condition}) EXECUTE FUNCTION public.disown();"
+        f" UPDATE public.{table} SET {columns[0]} = NULL"
+        f" WHERE {condition.replace('NEW.', '')}"
+    )
+
+
 FAULTS: dict[str, Fault] = {
     **{
         f"in_step_{table}": fault(
@@ -111,11 +124,7 @@ FAULTS: dict[str, Fault] = {
     ),
     # What has no owner is given one by settle, unless somebody's trigger is against it.
     "orders_have_an_owner": fault(
-        "CREATE FUNCTION public.nobodys() RETURNS trigger LANGUAGE plpgsql"
-        " AS 'BEGIN NEW.user_id := NULL; RETURN NEW; END'",
-        "CREATE TRIGGER nobodys BEFORE UPDATE ON public.orders FOR EACH ROW"
-        " WHEN (OLD.order_number = 'AA-0000001') EXECUTE FUNCTION public.nobodys()",
-        "UPDATE public.orders SET user_id = NULL WHERE order_number = 'AA-0000001'",
+        disowned("orders", "NEW.order_number = 'AA-0000001'", "user_id")
     ),
     "orders_of_their_owner": fault(
         "UPDATE public.orders o SET user_id = (SELECT u.id FROM public.users u"
@@ -123,12 +132,7 @@ FAULTS: dict[str, Fault] = {
         " WHERE o.order_number = 'AA-0000001'"
     ),
     "tables_have_an_owner": fault(
-        "CREATE FUNCTION public.nobodys() RETURNS trigger LANGUAGE plpgsql"
-        " AS 'BEGIN NEW.user_id := NULL; NEW.session_id := NULL; RETURN NEW; END'",
-        "CREATE TRIGGER nobodys BEFORE UPDATE ON public.tables FOR EACH ROW"
-        " WHEN (OLD.name = 'Table 2') EXECUTE FUNCTION public.nobodys()",
-        "UPDATE public.tables SET user_id = NULL, session_id = NULL"
-        " WHERE kind = 'user' AND name = 'Table 2'",
+        disowned("tables", "NEW.name = 'Table 2'", "user_id", "session_id"),
         echo="tables",
     ),
     "examples_have_their_artist": fault(
@@ -347,11 +351,7 @@ def test_verify_as_a_command(migrated: Database, manage: Manage) -> None:
 
 
 def test_json_has_every_row(migrated: Database, manage: Manage) -> None:
-    plant(
-        fault(
-            "UPDATE public.order_items SET total_price = total_price + 1", echo="orders"
-        )
-    )
+    plant(fault(disowned("orders", "true", "user_id")))
     result = manage("verify_migration", "--json")
     assert (result.code, result.err) == (1, "")
     (found,) = (

@@ -288,8 +288,7 @@ def test_after_a_lost_connection_at_most_one_batch_is_done_again(
             if len(seen) == 3:
                 lost.append(rest)
                 pid = connection.connection.info.backend_pid
-                with small.superuser as superuser:
-                    superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
+                administrator.execute("SELECT pg_terminate_backend(%s)", [pid])
         whole(connection, work, shard, *rest)
 
     monkeypatch.setattr(copying, "_copy_range", losing)
