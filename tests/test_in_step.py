@@ -204,6 +204,59 @@ def test_two_artists_who_differ_by_case_may_both_take_a_customers_address(
     assert both.has("SELECT user_id FROM orders WHERE id = '#ord'") == [("#di",)]
 
 
+ODD_ADDRESSES = (
+    "İ@x.example",
+    "i\u0307@x.example",
+    "ß@x.example",
+    "SS@x.example",
+    "ΑΣ@x.example",
+    "ας@x.example",
+    "\u00a0nbsp@x.example\u3000",
+    "\ufeffbom@x.example",
+    "a@" + "İ" * 200,
+    "b@" + "x" * 253,
+    "quote'\"\\@x.example",
+    "%s@x.example",
+    "@",
+    "",
+    " ",
+)
+
+
+def test_odd_addresses_are_settled_once_and_for_all(both: Both) -> None:
+    """Whatever the server's idea of lower case; the sign-in has the same idea."""
+    insert(
+        both.old,
+        *(order(f"#odd{n}", email=odd) for n, odd in enumerate(ODD_ADDRESSES)),
+        *(table(f"#sits{n}", odd) for n, odd in enumerate(ODD_ADDRESSES)),
+    )
+    settling.settle(connection)
+    assert settling.settle(connection).nothing
+    for odd, user in both.has(
+        "SELECT customer_email, user_id FROM orders WHERE order_number LIKE 'odd%%'"
+    ):
+        if user is None:
+            assert odd.strip() in ("", "@")
+        else:
+            assert User.objects.get_by_natural_key(odd).pk == user
+    assert (
+        both.has(
+            "SELECT t.contact_email FROM tables t JOIN orders o"
+            "    ON o.customer_email = t.contact_email"
+            " WHERE o.user_id IS DISTINCT FROM t.user_id"
+            "    OR (t.user_id IS NULL) <> (t.session_id IS NOT NULL)"
+        )
+        == []
+    )
+    assert (
+        both.has(
+            "SELECT lower(email) FROM users WHERE role = 'customer' GROUP BY 1"
+            " HAVING count(*) > 1"
+        )
+        == []
+    )
+
+
 # --- loops, and triggers of the shop's own ---------------------------------------------------
 
 
