@@ -998,7 +998,10 @@ def save_bio(pk: Any, bio: str) -> None:
 def wait_until_yielded(both: Both) -> None:
     """Until some session of Django's has waited in vain and rolled back."""
     asked = both.database.superuser
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    )
     for expected in (1, 0):
         wait_for(lambda: asked.execute(waiting).fetchone() == (expected,))  # noqa: B023
 
