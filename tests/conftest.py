@@ -270,6 +270,32 @@ def empty(clone: Callable[[str], Database]) -> Database:
     return clone("template0")
 
 
+@pytest.fixture(scope="session")
+def stocked_template(
+    cluster: Cluster,
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    administrator: psycopg.Connection[Any],
+    django_db_blocker: Any,
+) -> Iterator[str]:
+    """A migrated shop with a few rows of known names; see both.py."""
+    from tests import both as two
+
+    database = Database(cluster, create_database())
+    with django_db_blocker.unblock():
+        two.stock(database)
+    yield database.name
+    drop_database(database.name)
+
+
+@pytest.fixture
+def both(clone: Callable[[str], Database], stocked_template: str) -> Iterator[Any]:
+    """Both applications at a shop of the test's own."""
+    from tests import both as two
+
+    yield from two.at(clone(stocked_template))
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command printed, and its exit code."""

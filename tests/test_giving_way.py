@@ -1,0 +1,231 @@
+"""When both applications want the same rows, the new one gives way (section 3, law 7)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+from django.db import transaction as django_transaction
+
+from terrain.exceptions import TryAgain
+from terrain.legacy import settling, sql
+from terrain.legacy.mapping import LENSES
+from terrain.models import User
+from tests.both import Both, Connection, assert_in_step
+from tests.conftest import Result
+from tests.legacy import insert, key, named, order
+
+pytestmark = pytest.mark.migration
+
+
+def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Run something in a thread; its result or exception, and the seconds it took."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        started = time.monotonic()
+        try:
+            outcome.append(call())
+        except Exception as error:
+            outcome.append(error)
+        outcome.append(time.monotonic() - started)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Ask until it is so; ten seconds are a failure."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def wait_until_blocked(
+    both: Both, blocked: Connection, thread: threading.Thread
+) -> None:
+    """Until the connection waits for a lock, or (80 ms are soon over) has done so."""
+    pid = blocked.info.backend_pid
+    asked = both.database.superuser
+    wait_for(
+        lambda: asked.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
+            [pid],
+        ).fetchone()
+        or not thread.is_alive()
+    )
+
+
+def test_the_new_side_yields_to_a_row_lock_of_the_old(both: Both) -> None:
+    both.does("BEGIN")
+    both.does("UPDATE artists SET name = 'Old' WHERE id = '#ann'")
+    started = time.monotonic()
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        both.newly("UPDATE users SET display_name = 'New' WHERE id = '#ann'")
+    assert 0.07 < time.monotonic() - started < 1
+    both.does("COMMIT")
+    both.newly("UPDATE users SET bio = 'New' WHERE id = '#ann'")
+    assert both.sees("SELECT name, bio FROM artists WHERE id = '#ann'") == [
+        ("Old", "New")
+    ]
+
+
+def test_both_write_one_row_at_once_and_the_new_one_yields(both: Both) -> None:
+    """Old has the legacy row and wants the new one, new the other way round."""
+    both.does("BEGIN")
+    both.does("SELECT FROM artists WHERE id = '#ann' FOR UPDATE")
+    thread, outcome = in_background(
+        lambda: both.newly("UPDATE users SET display_name = 'New' WHERE id = '#ann'")
+    )
+    wait_until_blocked(both, both.new, thread)
+    started = time.monotonic()
+    both.does("UPDATE artists SET name = 'Old' WHERE id = '#ann'")
+    assert time.monotonic() - started < 0.25
+    both.does("COMMIT")
+    thread.join()
+    assert isinstance(outcome[0], psycopg.errors.LockNotAvailable)
+    assert named(str(outcome[0])).startswith(
+        "legacy.artists #ann is being changed by the old application"
+    )
+    assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [("Old",)]
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_an_old_statement_is_never_a_deadlocks_victim(both: Both, first: str) -> None:
+    """Two rows, locked in opposite orders; whoever began to wait first, the new one yields."""
+    both.does("BEGIN")
+    both.newly("BEGIN")
+    both.does("UPDATE artists SET bio = 'old' WHERE id = '#ann'")
+    both.newly("UPDATE users SET bio = 'new' WHERE id = '#bob'")
+    calls = {
+        "old": lambda: both.does("UPDATE artists SET bio = 'old' WHERE id = '#bob'"),
+        "new": lambda: both.newly("UPDATE users SET bio = 'new' WHERE id = '#ann'"),
+    }
+    second = "new" if first == "old" else "old"
+    thread, outcome = in_background(calls[first])
+    wait_until_blocked(both, both.old if first == "old" else both.new, thread)
+    if second == "new":
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            calls["new"]()
+        both.newly("ROLLBACK")
+        thread.join()
+        assert isinstance(outcome[0], psycopg.Cursor) and outcome[1] < 0.5
+    else:
+        other, waited = in_background(calls["old"])
+        thread.join()
+        assert isinstance(outcome[0], psycopg.errors.LockNotAvailable)
+        both.newly("ROLLBACK")
+        other.join()
+        assert isinstance(waited[0], psycopg.Cursor) and waited[1] < 0.5
+    both.does("COMMIT")
+    assert (
+        both.has("SELECT bio FROM users WHERE id IN ('#ann', '#bob')") == [("old",)] * 2
+    )
+
+
+def test_only_the_statement_waits_no_longer_not_the_session(both: Both) -> None:
+    with both.new.transaction():
+        both.newly("SET LOCAL lock_timeout = '7s'")
+        both.newly("UPDATE users SET bio = 'x' WHERE id = '#ann'")
+        both.newly(
+            "INSERT INTO users (id, email, role) VALUES ('#ann', 'x', 'artist')"
+            " ON CONFLICT (id) DO UPDATE SET bio = 'y'"
+        )
+        assert both.has("SHOW lock_timeout") == [("7s",)]
+    assert both.has("SHOW lock_timeout") == [("0",)]
+
+
+def test_the_orm_yields_with_a_clear_error_and_tries_again(both: Both) -> None:
+    ann = User.objects.get(pk=key("#ann"))
+    both.does("BEGIN")
+    both.does("UPDATE artists SET name = 'Old' WHERE id = '#ann'")
+    with pytest.raises(TryAgain) as refused, django_transaction.atomic():
+        ann.bio = "new"
+        ann.save()
+    assert str(refused.value) == ("Somebody else is changing the same rows. Try again.")
+    thread, outcome = in_background(lambda: save_bio(ann.pk, "newer"))
+    wait_until_yielded(both)
+    both.does("COMMIT")
+    thread.join()
+    assert outcome[0] is None, outcome
+    assert both.sees("SELECT name, bio FROM artists WHERE id = '#ann'") == [
+        ("Old", "newer")
+    ]
+
+
+def save_bio(pk: Any, bio: str) -> None:
+    """In a thread, with a connection of its own."""
+    try:
+        user = User.objects.get(pk=pk)
+        user.bio = bio
+        user.save()
+    finally:
+        connection.close()
+
+
+def wait_until_yielded(both: Both) -> None:
+    """Until some session of Django's has waited in vain and rolled back."""
+    asked = both.database.superuser
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    )
+    for expected in (1, 0):
+        wait_for(lambda: asked.execute(waiting).fetchone() == (expected,))  # noqa: B023
+
+
+def test_settle_gives_way_to_the_old_application(both: Both) -> None:
+    insert(both.old, order("#later", email="late@r.example"))
+    both.does("BEGIN")
+    both.does("UPDATE orders SET notes = 'x' WHERE id = '#later'")
+    thread, outcome = in_background(lambda: settle_in_thread())
+    wait_until_yielded(both)
+    both.does("UPDATE orders SET notes = 'y' WHERE id = '#later'")
+    both.does("COMMIT")
+    thread.join()
+    assert outcome[0].linked == 1
+    assert both.has(
+        "SELECT user_id IS NULL, notes FROM orders WHERE id = '#later'"
+    ) == [(False, "y")]
+
+
+def settle_in_thread() -> Any:
+    try:
+        return settling.settle(connection)
+    finally:
+        connection.close()
+
+
+def test_a_delete_just_behind_the_cursor_stays_deleted(both: Both) -> None:
+    """A deletion waits for the batch that has read its row; see copy_lock."""
+    lens = LENSES[0]
+    lock = sql.copy_lock(lens, 0)
+    both.newly("BEGIN")
+    both.newly(f"SELECT pg_advisory_xact_lock({lock})")
+    thread, outcome = in_background(
+        lambda: both.does("DELETE FROM artists WHERE id = '#bob'")
+    )
+    wait_until_blocked(both, both.old, thread)
+    both.newly("COMMIT")
+    thread.join()
+    assert isinstance(outcome[0], psycopg.Cursor)
+    assert both.has("SELECT id FROM users WHERE id = '#bob'") == []
+
+
+def test_manage_settle_watch_is_not_needed_for_law_two(
+    both: Both, manage: Callable[..., Result]
+) -> None:
+    insert(both.old, order("#unsettled", email="un@settled.example"))
+    assert_in_step(both)
+    done = manage("settle")
+    assert (done.code, done.out) == (
+        0,
+        "1 customers made, 1 orders and tables linked, 0 sessions made, 0 customers merged,"
+        " 0 rows released from quarantine.\n",
+    )
