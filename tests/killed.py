@@ -32,8 +32,7 @@ def main(database: str, last: int, *command: str) -> int:
     settings.DATABASES["default"]["NAME"] = database
     django.setup()
     count_commits(last)
-    from terrain import cli
-    from terrain import pace
+    from terrain import cli, pace
 
     pace.FIRST_BATCH, pace.LARGEST_BATCH = 2, 3
     code = cli.run(["manage.py", *command])

@@ -97,15 +97,11 @@ def copy(
     step = step_name(table)
     run = ledger.last(step, connection.alias)
     if run is None or run.state == Run.State.DONE:
-        if not _histogram(connection, table):
-            # Of a table never analysed the planner knows nothing.
+        if _planned(connection, table) <= 0 or not _histogram(connection, table):
+            # Of a table never analysed, or not since it was emptied, the planner knows nothing.
             _analyze(connection, "legacy", table, [lens.key])
         reconcile(connection, lens)
-    total = catalog.value(
-        connection,
-        "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-        [f"legacy.{table}"],
-    )
+    total = max(_planned(connection, table), 0)
     run = ledger.begin(step, total=total, using=connection.alias)
     types = catalog.types(connection)
     work = Work(
@@ -117,7 +113,7 @@ def copy(
     )
     work.done = sum(run.batches.values_list("rows", flat=True))
     try:
-        _copy_in_shards(connection, work, _shards(connection, run, table, total or 0))
+        _copy_in_shards(connection, work, _shards(connection, run, table, total))
     finally:
         run.seconds += time.monotonic() - work.started
         run.rows = work.done
@@ -141,6 +137,16 @@ def _analyze(
             f"ANALYZE (SKIP_LOCKED) {sql.ident(schema, table)}"
             f" ({sql.joined(map(sql.ident, columns))})"
         )
+
+
+def _planned(connection: BaseDatabaseWrapper, table: str) -> int:
+    """Rows of a legacy table by the planner's count; -1 if it was never analysed."""
+    found: int = catalog.value(
+        connection,
+        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+        [f"legacy.{table}"],
+    )
+    return found
 
 
 def _histogram(connection: BaseDatabaseWrapper, table: str) -> list[uuid.UUID] | None:
