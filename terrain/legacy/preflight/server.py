@@ -12,8 +12,9 @@ from terrain.legacy import catalog
 from terrain.legacy.findings import Finding, Severity, passed
 from terrain.legacy.preflight.asking import Question, Situation
 
-#: New bytes for each legacy byte, measured at scale 1 (indexes included).
-GROWTH = 1.4
+#: New bytes for each legacy byte, indexes included: 1.4 for the copies, the rest for the
+#: catalogue that copy_models_to_assets makes.  See docs/benchmarks.md.
+GROWTH = 1.7
 
 
 def server(situation: Situation) -> Iterator[Finding]:
