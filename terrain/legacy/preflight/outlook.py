@@ -11,7 +11,7 @@ from terrain.legacy.mapping import BY_NEW
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.preflight.server import legacy_bytes
 
-#: Rows a second, measured at scale 1 on two cores with nothing else to do: the copies, the
+#: Rows a second, measured at scale 1 on two lightly loaded cores: the copies, the
 #: customers, and the indexes and constraints that come after.
 SPEED: Mapping[str, int] = {
     "artists": 20_000,
