@@ -16,7 +16,7 @@ import pytest
 from django.db import DataError, connection, transaction
 
 from terrain.exceptions import Refused
-from terrain.legacy import checks
+from terrain.legacy import checks, settling
 from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.mapping import LENSES
 from tests import hostile, test_laws
@@ -394,3 +394,47 @@ def test_no_check_cries_wolf_over_what_the_new_application_writes(
             refused += 1
     assert 0 < refused < len(test_laws.WRITES.elements)
     assert odd(checks.verify(connection, every_row=True)) == []
+
+
+def order_of_the_old_application(database: Database, number: int) -> None:
+    database.execute(
+        "INSERT INTO orders (order_number, user_email, user_name, shipping_address, items,"
+        " pricing) VALUES (%s, %s, 'N', '{}', '[]', '{\"model_subtotal\": 0}')",
+        f"LIVE-{number}",
+        f"live{number}@x.org",
+    )
+    database.execute(
+        "INSERT INTO user_tables (user_email, name, table_config, layout_data)"
+        " VALUES (NULL, %s, '{}', '{}')",
+        f"Live {number}",
+    )
+
+
+def test_no_check_cries_wolf_over_what_comes_while_it_is_asked(
+    migrated: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old application writes after every settling; it is not said to be at fault."""
+    settle, settled = settling.settle, []
+
+    def busy(*arguments: Any) -> Any:
+        done = settle(*arguments)
+        settled.append(done)
+        order_of_the_old_application(migrated, len(settled))
+        return done
+
+    monkeypatch.setattr(settling, "settle", busy)
+    result = checks.verify(connection, every_row=True)
+    assert len(settled) > 1
+    assert [each.name for each in odd(result)] == ["settled"]
+    assert not result.failures
+
+
+def test_no_check_cries_wolf_over_what_somebody_else_is_settling(
+    migrated: Database,
+) -> None:
+    order_of_the_old_application(migrated, 1)
+    other = migrated.connect()
+    other.execute("BEGIN")
+    other.execute("SELECT FROM rebuilt.queue FOR UPDATE")
+    result = checks.verify(connection, every_row=True)
+    assert [each.name for each in odd(result)] == ["settled"]
