@@ -81,8 +81,54 @@ def test_backs_up_and_proves(shop: Database, manage: Manage, folder: Path) -> No
     assert before <= made.taken_at <= datetime.datetime.now(datetime.UTC)
     assert made.taken_at.utcoffset() == datetime.timedelta(0)
     assert made.is_proven
-    assert backup.latest_proven(folder, shop.name) == made
-    assert backup.latest_proven(folder, "another") is None
+    system = shop.value("SELECT system_identifier::text FROM pg_control_system()")
+    assert backup.latest_proven(folder, shop.name, system) == made
+    assert backup.latest_proven(folder, "another", system) is None
+
+
+def test_backup_of_another_server_is_none_of_this_one(
+    migrated: Database, manage: Manage, folder: Path
+) -> None:
+    """The demo's database and the shop's own are called the same."""
+    assert manage("backup_database", "-v0").code == 0
+    made = backup.load(only(folder))
+    assert "backup                 done" in manage("migration_status").out
+    elsewhere = {**made.manifest, "system": "7000000000000000000"}
+    backup.write_manifest(made.path, elsewhere)
+    said = manage("migration_status").out
+    assert f"no proven backup in {folder}" in said
+    refused = manage("cleanup_legacy", "--yes")
+    assert refused.code == 1
+    assert f"There is no proven backup of {migrated.name} in {folder}" in refused.err
+
+
+def test_server_that_does_not_tell_which_it_is(
+    shop: Database, manage: Manage, folder: Path
+) -> None:
+    """Then the name of the database is all there is to go by."""
+    shop.superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    assert manage("backup_database", "-v0").code == 0
+    assert backup.load(only(folder)).system is None
+    assert "backup                 done" in manage("migration_status").out
+
+
+def test_folder_that_may_not_be_read(
+    shop: Database, manage: Manage, settings: Any, tmp_path: Path
+) -> None:
+    """A name that is too long fails for whoever asks, the superuser as well."""
+    settings.BACKUP_DIR = tmp_path / ("x" * 300)
+    said = manage("migration_status", "--json")
+    assert (said.code, said.err) == (0, "")
+    (step,) = (
+        each for each in json.loads(said.out)["steps"] if each["name"] == "backup"
+    )
+    assert (step["state"], step["detail"]) == (
+        "pending",
+        f"{settings.BACKUP_DIR} cannot be read (File name too long)",
+    )
+    refused = manage("restore_database", str(settings.BACKUP_DIR))
+    assert refused.code == 1
+    assert "cannot be read (File name too long). Give the folder" in refused.err
 
 
 def test_manifest(migrated: Database, manage: Manage, folder: Path) -> None:
@@ -285,7 +331,7 @@ def test_role_that_may_not_create_databases(
     assert not made.is_proven
     assert made.manifest["unproven"] == why
     backup.check(made)
-    assert backup.latest_proven(folder, shop.name) is None
+    assert not any(each.is_proven for each in backup.find(folder, shop.name))
 
 
 def test_dump_that_cannot_be_restored(

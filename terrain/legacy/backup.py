@@ -60,6 +60,12 @@ class Backup:
         return str(self.manifest["database"])
 
     @property
+    def system(self) -> str | None:
+        """The identifier of the server it was taken on, where that could be asked."""
+        found: str | None = self.manifest.get("system")
+        return found
+
+    @property
     def taken_at(self) -> datetime.datetime:
         return datetime.datetime.fromisoformat(self.manifest["taken_at"])
 
@@ -125,9 +131,9 @@ def load(folder: Path) -> Backup:
         raise Damaged(
             f"{folder} was never finished: the backup was interrupted.", folder
         )
-    if file.is_symlink():
-        raise Damaged(f"{file} is no ordinary file.", folder)
     try:
+        if file.is_symlink():
+            raise Damaged(f"{file} is no ordinary file.", folder)
         data = file.read_bytes()
     except OSError as error:
         raise Damaged(
@@ -236,6 +242,8 @@ def check(backup: Backup) -> None:
 
 
 def _whole(folder: Path) -> Iterator[Backup]:
+    if why_unreadable(folder) is not None:
+        return
     for path in folder.glob(f"*/{MANIFEST}"):
         try:
             found = load(path.parent)
@@ -254,6 +262,28 @@ def find(folder: Path, database: str) -> list[Backup]:
     return sorted(found, key=lambda each: each.taken_at, reverse=True)
 
 
-def latest_proven(folder: Path, database: str) -> Backup | None:
-    """The newest backup of a database that has been restored and compared."""
-    return next((each for each in find(folder, database) if each.is_proven), None)
+def latest_proven(folder: Path, database: str, system: str | None) -> Backup | None:
+    """The newest backup of a database that has been restored and compared.
+
+    The name alone does not say which database: the one of a demo, or of a rehearsal on
+    another server, is called the same.  ``system`` is :func:`fingerprints.system`.
+    """
+    return next(
+        (
+            each
+            for each in find(folder, database)
+            if each.is_proven and each.system == system
+        ),
+        None,
+    )
+
+
+def why_unreadable(folder: Path) -> str | None:
+    """What keeps us from looking for backups in a folder; None if nothing does."""
+    try:
+        with os.scandir(folder):
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror or str(error)

@@ -7,6 +7,13 @@ SELECT set_config(name, value, true)
                ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('search_path', 'pg_catalog'),
                ('lc_monetary', 'C'), ('xmlbinary', 'base64'), ('row_security', 'off')) s (name, value)
 
+-- name: may_tell_system
+SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+
+-- name: system
+-- What initdb has called this server, and no other.
+SELECT system_identifier::text FROM pg_catalog.pg_control_system()
+
 -- name: tables
 -- Every table with rows of its own, and its columns in an order that does not depend on
 -- how it came to have them.  Generated columns are computed anew by a restore.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from terrain.legacy import fingerprints
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.sql import Types
 
@@ -48,6 +50,11 @@ def value(
     """The first column of the first row, or None."""
     found = rows(connection, query, params)
     return found[0][0] if found else None
+
+
+def system(connection: BaseDatabaseWrapper) -> str | None:
+    """Which server this is: what backups of it are told by."""
+    return fingerprints.system(partial(value, connection))
 
 
 def schema_exists(connection: BaseDatabaseWrapper, schema: str) -> bool:

@@ -136,6 +136,7 @@ class _Dump:
         return {
             "manifest_version": backup.MANIFEST_VERSION,
             "database": self.server.database,
+            "system": fingerprints.system(lambda query: self._one(query)[0]),
             "database_size": database["size"],
             "owner": database["owner"],
             "comment": database["comment"],

@@ -33,6 +33,17 @@ def one_moment(connection: Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+def system(ask: Callable[[str], Any]) -> str | None:
+    """Which server this is, whatever it is reached by; None where it is not told.
+
+    ``ask`` returns the one value of a query.
+    """
+    if not ask(statement("may_tell_system")):
+        return None
+    found: str = ask(statement("system"))
+    return found
+
+
 def of(connection: Connection, tell: Callable[[], None] | None = None) -> Contents:
     """Rows and fingerprint of every table; within :func:`one_moment`."""
     found = {}

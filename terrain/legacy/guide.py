@@ -105,10 +105,17 @@ def _prepare(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
 def _backup(
     connection: BaseDatabaseWrapper, backups: Path, found: dict[str, str]
 ) -> Step:
-    proven = backup.latest_proven(backups, connection.settings_dict["NAME"])
+    proven = backup.latest_proven(
+        backups, connection.settings_dict["NAME"], catalog.system(connection)
+    )
     if proven is None:
         state = State.PENDING
-        detail = f"no proven backup in {backups}"
+        why = backup.why_unreadable(backups)
+        detail = (
+            f"{backups} cannot be read ({why})"
+            if why
+            else f"no proven backup in {backups}"
+        )
     else:
         state, detail = State.DONE, f"proven, taken {_age(proven.taken_at)} ago"
     return Step("backup", "backup_database", state, detail)

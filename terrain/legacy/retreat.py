@@ -153,7 +153,7 @@ def objections(connection: BaseDatabaseWrapper, backups: Path) -> Iterator[str]:
             " tables. Repair them and run settle, or accept each in the admin."
         )
     database = connection.settings_dict["NAME"]
-    proven = backup.latest_proven(backups, database)
+    proven = backup.latest_proven(backups, database, catalog.system(connection))
     if proven is None or proven.taken_at < since:
         yield (
             f"There is no proven backup of {database} in {backups} that was taken since the"

@@ -70,7 +70,9 @@ class Command(BaseCommand):
 
     def _has_fresh_backup(self) -> bool:
         proven = backup.latest_proven(
-            settings.BACKUP_DIR, self.connection.settings_dict["NAME"]
+            settings.BACKUP_DIR,
+            self.connection.settings_dict["NAME"],
+            catalog.system(self.connection),
         )
         now = datetime.datetime.now(datetime.UTC)
         return proven is not None and now - proven.taken_at < FRESH
