@@ -241,10 +241,12 @@ def _sql(name: str) -> str:
         thumbnail=file("'thumbnail'"),
         why_held=f"({why_held})",
     )
+    assets_then = fragment("assets_then", why_held=f"({why_held})")
     return render(
         source[name],
         wanted=wanted,
-        placed=fragment("placed"),
+        placed=fragment("placed", assets="public.assets"),
+        placed_then=fragment("placed", assets=f"({assets_then})"),
         why_held=why_held,
         digest_of_wanted=digest("w"),
         digest_of_asset=digest("a"),

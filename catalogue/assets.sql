@@ -130,9 +130,17 @@ SELECT t.id AS table_id, p.asset_id, count(*)::integer AS placed, t.updated_at A
         SELECT CASE WHEN e.item ->> 'asset_id'
                          ~ '^([0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}|[{][0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}[}])$'
                     THEN (e.item ->> 'asset_id')::uuid END AS asset_id) p
-  JOIN public.assets a ON a.id = p.asset_id
+  JOIN {assets} a ON a.id = p.asset_id
  WHERE (%(after)s::uuid IS NULL OR t.id > %(after)s::uuid) AND t.id <= %(upto)s::uuid
  GROUP BY t.id, p.asset_id
+
+-- name: assets_then
+-- The assets that there will be once the models are copied.
+SELECT a.id FROM public.assets a
+ UNION
+SELECT m.id FROM public.models m
+ WHERE {why_held} IS NULL
+   AND NOT EXISTS (SELECT FROM public.assets o WHERE o.model_id = m.id)
 
 -- name: fill_libraries
 -- A row whose quantity is what the last count said has not been edited: it follows the
@@ -158,7 +166,8 @@ SELECT (SELECT count(*) FROM put WHERE is_new), (SELECT count(*) FROM put WHERE 
        (SELECT count(*) FROM gone)
 
 -- name: forecast_libraries
-WITH placed AS MATERIALIZED ({placed})
+-- The same, only counted, with the assets that are still to be made.
+WITH placed AS MATERIALIZED ({placed_then})
 SELECT count(*) FILTER (WHERE l.id IS NULL),
        count(*) FILTER (WHERE l.quantity = l.counted AND p.placed <> l.quantity AND p.placed IS NOT NULL),
        count(*) FILTER (WHERE l.quantity = l.counted AND p.placed IS NULL)

@@ -285,7 +285,8 @@ def test_a_dry_run_says_what_a_run_would_do(artist: User) -> None:
     before = assets.copy(connection, dry_run=True)
     assert (before.added, before.held) == (3, (("model_without_file", 1),))
     assert not Asset.objects.exists() and not Quarantine.objects.exists()
-    assets.copy(connection)
+    assert before.placed == 2  # the assets are still to be made
+    assert before == assets.copy(connection)
 
     one.name = "Keep"
     one.save()
