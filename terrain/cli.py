@@ -13,6 +13,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import BaseCommand, ManagementUtility
 from django.db import (
+    IntegrityError,
     InterfaceError,
     InternalError,
     OperationalError,
@@ -92,13 +93,20 @@ def run(argv: list[str]) -> int:
         if isinstance(error.__cause__, errors.UndefinedTable):
             return _fail(missing_sentence(error))
         raise
+    except IntegrityError:
+        # Addresses are unique among some accounts only, so Django does not look before.
+        if "createsuperuser" in argv[1:2]:
+            return _refuse(
+                "There is an account with this address already. Give another one, or set"
+                " its password with: python manage.py changepassword ADDRESS"
+            )
+        raise
     except InternalError as error:
         if isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
             return _fail(read_only_sentence(error))
         raise
     except LockNotObtained as error:
-        print(error, file=sys.stderr)
-        return REFUSED
+        return _refuse(str(error))
     except (ImproperlyConfigured, EmbeddedError) as error:
         return _fail(str(error))
     except Stopped as stop:
@@ -169,6 +177,11 @@ def _first_line(text: str) -> str:
         lines[0] if lines else "",
     )
     return re.sub("^connection (failed|is bad): ", "", line).rstrip(".")
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return REFUSED
 
 
 def _fail(sentence: str) -> int:

@@ -34,6 +34,10 @@ def database(url: str) -> dict[str, Any]:
             "OPTIONS": {"embedded": cluster},
         }
     form = "It has the form postgresql://user:password@host:5432/terrain_builder."
+    encoded = (
+        "If the password has special characters, write @ as %40, / as %2F, # as %23 and"
+        f" % as %25. {form}"
+    )
     if not url.startswith(("postgres://", "postgresql://")):
         raise ImproperlyConfigured(
             f"DATABASE_URL is not the URL of a PostgreSQL database. {form}"
@@ -41,6 +45,10 @@ def database(url: str) -> dict[str, Any]:
     try:
         parts = {key: str(value) for key, value in conninfo_to_dict(url).items()}
     except ProgrammingError as error:
+        if "percent-encoded" in str(error):  # and what follows may be the password
+            raise ImproperlyConfigured(
+                f"DATABASE_URL cannot be read. {encoded}"
+            ) from None
         raise ImproperlyConfigured(
             f"DATABASE_URL cannot be read: {str(error).strip()}. {form}"
         ) from error
@@ -49,6 +57,8 @@ def database(url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(
             f"DATABASE_URL cannot be read: the port {port!r} is no number. {form}"
         )
+    if parts.get("host", "").find("@") > 0:  # in front it names an abstract socket
+        raise ImproperlyConfigured(f"DATABASE_URL has more than one @. {encoded}")
     if not parts.get("dbname"):
         raise ImproperlyConfigured(f"DATABASE_URL names no database. {form}")
     return {

@@ -461,3 +461,34 @@ def test_python_without_the_project_s_needs(tmp_path: Path) -> None:
         "No module named 'django'. Install what the project needs with: make install (or"
         " activate the virtual environment: . .venv/bin/activate).\n"
     )
+
+
+def test_a_superuser_who_is_there_already(
+    migrated: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a long password")
+    command = ("createsuperuser", "--noinput", "--email", "a@example.com")
+    assert manage(*command).code == 0
+    result = manage(*command)
+    assert (result.code, result.err) == (
+        1,
+        "There is an account with this address already. Give another one, or set its"
+        " password with: python manage.py changepassword ADDRESS\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("password", "sentence"),
+    [
+        ("pass@word", "DATABASE_URL has more than one @."),
+        ("50%!secret", "DATABASE_URL cannot be read."),
+    ],
+)
+def test_a_password_with_special_characters(password: str, sentence: str) -> None:
+    """What is said shows no part of it."""
+    result = typed(f"postgresql://me:{password}@localhost/shop", "migration_status")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"{sentence} If the password has special characters, write @ as %40, / as %2F,"
+        f" # as %23 and % as %25. {FORM}\n"
+    )
