@@ -61,7 +61,7 @@ ON CONFLICT (email) WHERE role = 'customer' DO UPDATE
 -- A row changed meanwhile is no matter: whoever inserts first wins, and the trigger, if it
 -- comes second, waits and then updates.  A row deleted meanwhile would come back to life:
 -- so the batch holds the advisory lock copy_lock, which every deletion shares.  Where an
--- open transaction that deletes something has it, {row_lock} locks the rows one by one
+-- open transaction that deletes something has it, the batch locks the rows one by one
 -- instead; not otherwise, because that rewrites every page of the legacy table.
 WITH judged AS MATERIALIZED (
     SELECT l.*, {held} AS why FROM legacy.{legacy} l
