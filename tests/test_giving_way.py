@@ -18,7 +18,7 @@ from terrain.legacy.mapping import LENSES
 from terrain.models import User
 from tests.both import Both, Connection, assert_in_step
 from tests.conftest import Result
-from tests.legacy import insert, key, named, order
+from tests.legacy import artist, ids, insert, key, named, order
 
 pytestmark = pytest.mark.migration
 
@@ -193,6 +193,29 @@ def test_settle_gives_way_to_the_old_application(both: Both) -> None:
     assert both.has(
         "SELECT user_id IS NULL, notes FROM orders WHERE id = '#later'"
     ) == [(False, "y")]
+
+
+def test_a_merge_that_waits_holds_nothing_of_what_is_settled(both: Both) -> None:
+    """Or an old client would wait for settle, which waits for another one."""
+    insert(both.old, order("#bought", email="cust@x.example"))
+    settling.settle(connection)
+    insert(both.old, order("#later", email="late@r.example"))
+    insert(both.old, artist("#cust", "Cust@X.example"))
+    both.does("BEGIN")
+    both.does("UPDATE orders SET notes = 'x' WHERE id = '#bought'")
+    thread, outcome = in_background(settle_in_thread)
+    wait_for(
+        lambda: both.has(
+            "SELECT 1 FROM orders WHERE id = '#later' AND user_id IS NOT NULL"
+        )
+    )
+    with both.database.old() as another:
+        another.execute("SET lock_timeout = '250ms'")
+        another.execute("UPDATE orders SET notes = 'y' WHERE id = %s", [key("#later")])
+    both.does("COMMIT")
+    thread.join()
+    assert (outcome[0].linked, outcome[0].merged) == (1, 1)
+    assert both.has("SELECT user_id FROM orders WHERE id = '#bought'") == [("#cust",)]
 
 
 def settle_in_thread() -> Any:
