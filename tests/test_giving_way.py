@@ -225,6 +225,29 @@ def settle_in_thread() -> Any:
         connection.close()
 
 
+def test_two_artists_of_one_address_deleted_at_once(both: Both) -> None:
+    """Both become that customer; neither deletion fails because of the other."""
+    insert(both.old, artist("#c1", "Cy@x.example"), artist("#c2", "cY@x.example"))
+    both.newly(
+        "INSERT INTO asset_sets (id, name, owner_id) VALUES"
+        " (gen_random_uuid(), 'one', '#c1'), (gen_random_uuid(), 'two', '#c2')"
+    )
+    another = both.database.old()
+    both.does("BEGIN")
+    both.does("DELETE FROM artists WHERE id = '#c1'")
+    thread, outcome = in_background(
+        lambda: another.execute(ids("DELETE FROM artists WHERE id = '#c2'"))
+    )
+    wait_until_blocked(both, another, thread)
+    both.does("COMMIT")
+    thread.join()
+    assert isinstance(outcome[0], psycopg.Cursor)
+    assert both.has("SELECT name, owner_id FROM asset_sets ORDER BY 1") == [
+        ("one", "#c1"),
+        ("two", "#c1"),
+    ]
+
+
 def test_a_delete_just_behind_the_cursor_stays_deleted(both: Both) -> None:
     """A deletion waits for the batch that has read its row; see copy_lock."""
     lens = LENSES[0]

@@ -154,14 +154,24 @@ DECLARE
 BEGIN
     SELECT * INTO n FROM public.users u WHERE u.id = _key;
     address := CASE WHEN {is_address} THEN {normal_address} ELSE n.email END;
-    SELECT u.id INTO other FROM public.users u
-     WHERE u.email = address AND u.role = 'customer' AND u.id <> _key;
-    IF FOUND THEN
-        PERFORM rebuilt.repoint_user(_key, other);
-        DELETE FROM public.users u WHERE u.id = _key;
-    ELSE
-        UPDATE public.users u SET role = 'customer', email = address WHERE u.id = _key;
-    END IF;
+    LOOP
+        SELECT u.id INTO other FROM public.users u
+         WHERE u.email = address AND u.role = 'customer' AND u.id <> _key;
+        IF FOUND THEN
+            PERFORM rebuilt.repoint_user(_key, other);
+            DELETE FROM public.users u WHERE u.id = _key;
+            RETURN;
+        END IF;
+        BEGIN
+            UPDATE public.users u SET role = 'customer', email = address WHERE u.id = _key;
+            RETURN;
+        EXCEPTION WHEN unique_violation THEN
+            -- Somebody has made that customer just now: then it is found.
+            IF current_setting('transaction_isolation') <> 'read committed' THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
 END $body$;
 
 -- name: would_take_along
