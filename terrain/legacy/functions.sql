@@ -279,6 +279,7 @@ DECLARE
     l legacy.{legacy};
     why text;
     parked jsonb;
+    limits text;
     echo text := current_setting('terrain.echo', true);
     reasons text[];
     details text[];

@@ -478,12 +478,17 @@ def _forget_owner(lens: Lens, given: str) -> str:
     """A row whose address became another's is settled anew."""
     owner = lens.owner
     assert owner is not None
-    was = mapping.normal_address(f"n.{owner.stored}")
-    is_ = mapping.normal_address(f"{given}.{owner.stored}")
-    return (
-        f"{owner.column} = CASE WHEN {was} IS DISTINCT FROM {is_} THEN NULL"
-        f" ELSE n.{owner.column} END"
+    moved = _other_address(f"n.{owner.stored}", f"{given}.{owner.stored}")
+    return f"{owner.column} = CASE WHEN {moved} THEN NULL ELSE n.{owner.column} END"
+
+
+def _other_address(was: str, is_: str) -> str:
+    """Whether two texts are different addresses.  What is none is like any other that is none."""
+    before, after = (
+        f"CASE WHEN {mapping.is_address(text)} THEN {mapping.normal_address(text)} END"
+        for text in (was, is_)
     )
+    return f"({before}) IS DISTINCT FROM ({after})"
 
 
 def waits(lens: Lens) -> str:
@@ -526,25 +531,59 @@ def _unpark(lens: Lens, types: Types) -> str:
         return ""
     columns = new_only(lens, types)
     statements = [
-        f"IF parked IS NOT NULL THEN UPDATE public.{lens.new} n SET ({joined(columns)}) ="
+        # Limits are for people, not for what was there before them.
+        "IF parked IS NOT NULL THEN"
+        " limits := current_setting('terrain.sync', true);"
+        " PERFORM set_config('terrain.sync', 'on', true);"
+        f" UPDATE public.{lens.new} n SET ({joined(columns)}) ="
         f" (SELECT {joined(f'r.{name}' for name in columns)} FROM"
         f" jsonb_populate_record(NULL::public.{lens.new}, parked -> {literal(lens.new)}) r)"
-        " WHERE n.id = _key;"
+        " WHERE n.id = _key;",
+        *_unpark_owner(lens),
     ]
-    for table, _column in CHILDREN.get(lens.new, ()):
+    for table, column in CHILDREN.get(lens.new, ()):
         other = {
             "table_assets": ("assets", "asset_id"),
             "table_sets": ("asset_sets", "asset_set_id"),
         }
         target, key = other[table]
         statements.append(
-            f"INSERT INTO public.{table} SELECT r.* FROM"
+            # Its table may have been given another key meanwhile.
+            f"INSERT INTO public.{table} SELECT (jsonb_populate_record(r,"
+            f" jsonb_build_object({literal(column)}, _key))).* FROM"
             f" jsonb_populate_recordset(NULL::public.{table},"
             f" coalesce(parked -> {literal(table)}, '[]')) r"
             f" WHERE EXISTS (SELECT FROM public.{target} a WHERE a.id = r.{key})"
             " ON CONFLICT DO NOTHING;"
         )
-    return "\n        ".join([*statements, "END IF;"])
+    return "\n        ".join(
+        [
+            *statements,
+            "PERFORM set_config('terrain.sync', coalesce(limits, ''), true);",
+            "END IF;",
+        ]
+    )
+
+
+def _unpark_owner(lens: Lens) -> list[str]:
+    """Who had the row has it again, unless its address is another by now."""
+    owner = lens.owner
+    if owner is None:
+        return []
+    targets = {owner.column: "users", owner.or_session: "anonymous_sessions"}
+    columns = [name for name in targets if name is not None]
+    found = (
+        # Locked, because the key is checked at the commit only.
+        f"(SELECT o.id FROM public.{targets[name]} o"
+        f" WHERE o.id = (parked -> {literal(lens.new)} ->> {literal(name)})::uuid FOR KEY SHARE)"
+        for name in columns
+    )
+    was = f"(parked -> {literal(lens.new)} ->> {literal(owner.stored)})"
+    sets = joined(f"{a} = {b}" for a, b in zip(columns, found, strict=True))
+    return [
+        f"UPDATE public.{lens.new} n SET {sets}"
+        f" WHERE n.id = _key AND NOT {_other_address(was, f'n.{owner.stored}')};"
+    ]
 
 
 def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
@@ -556,7 +595,9 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     unpark = (
         f"INSERT INTO public.{part.table}"
         f" SELECT (jsonb_populate_record(r, jsonb_build_object("
-        "'model_id', (SELECT m.id FROM public.models m WHERE m.id = r.model_id),"
+        # The order may have been given another key meanwhile.
+        f"{literal(part.parent)}, _key,"
+        " 'model_id', (SELECT m.id FROM public.models m WHERE m.id = r.model_id),"
         " 'artist_id', (SELECT u.id FROM public.users u WHERE u.id = r.artist_id)))).*"
         f" FROM jsonb_populate_recordset(NULL::public.{part.table},"
         f" parked -> {literal(part.table)}) r"
