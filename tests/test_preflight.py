@@ -574,6 +574,19 @@ def test_a_transaction_that_migrate_would_wait_for(shop: Database) -> None:
     assert odd(preflight.run(connection, patience=3600)) == []
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_isolation_in_which_the_sync_is_noticed(shop: Database, level: str) -> None:
+    prepare.prepare(connection)
+    plant(
+        f"ALTER DATABASE {shop.name} SET default_transaction_isolation = '{level}'",
+        f"ALTER ROLE CURRENT_USER IN DATABASE {shop.name}"
+        " SET default_transaction_isolation = 'read committed'",
+    )
+    found = only(preflight.run(connection), "isolation")
+    assert found.severity == Severity.WARNS
+    assert found.rows == ({"role": "everybody", "isolation": level},)
+
+
 def test_a_prepared_transaction(shop: Database) -> None:
     plant(
         "BEGIN",

@@ -208,10 +208,40 @@ def transactions(situation: Situation) -> Iterator[Finding]:
     )
 
 
+def isolation(situation: Situation) -> Iterator[Finding]:
+    """Whether the old application sees a snapshot for the length of a transaction.
+
+    Then PostgreSQL refuses to let it change a row that was changed since: also where only
+    the row's counterpart was, by settle or by the new application.
+    """
+    rows = situation.rows(
+        "SELECT CASE s.setrole WHEN 0 THEN NULL ELSE pg_get_userbyid(s.setrole) END,"
+        "       split_part(c, '=', 2)"
+        "  FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) c"
+        " WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database"
+        "                              WHERE datname = current_database()))"
+        "   AND c ~ '^default_transaction_isolation=(repeatable read|serializable)$'"
+        " ORDER BY 1 NULLS FIRST"
+    )
+    yield from found(
+        "isolation",
+        [
+            {"role": "everybody" if role is None else role, "isolation": level}
+            for role, level in rows
+        ],
+        "Transactions begin in an isolation level in which a statement of the old application"
+        " may be told to start over (40001) because of what settle or the new one has written.",
+        "Let the old application try again when it is, or set: ALTER ROLE role"
+        " SET default_transaction_isolation = 'read committed'.",
+        severity=Severity.WARNS,
+    )
+
+
 REACH_QUESTIONS: tuple[Question, ...] = (
     search_path,
     functions,
     statements,
     publications,
     transactions,
+    isolation,
 )
