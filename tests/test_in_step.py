@@ -448,6 +448,29 @@ def test_unique_values_that_change_hands_in_one_statement(both: Both) -> None:
     assert both.held() == []
 
 
+def test_unique_values_that_go_round(both: Both) -> None:
+    """All at once, where the shop has made the key deferrable."""
+    with both.database.connect() as owner:
+        owner.execute(
+            "ALTER TABLE legacy.user_tables DROP CONSTRAINT user_tables_share_token_key,"
+            " ADD UNIQUE (share_token) DEFERRABLE"
+        )
+    insert(
+        both.old,
+        table("#t1", None, share_token="a"),
+        table("#t2", None, share_token="b"),
+        table("#t3", None, share_token="c"),
+    )
+    both.does(
+        "UPDATE user_tables SET share_token = CASE share_token WHEN 'a' THEN 'b'"
+        " WHEN 'b' THEN 'c' ELSE 'a' END WHERE share_token IN ('a', 'b', 'c')"
+    )
+    assert both.has(
+        "SELECT id, share_code FROM tables WHERE share_code IS NOT NULL ORDER BY 2"
+    ) == [("#t3", "a"), ("#t1", "b"), ("#t2", "c")]
+    assert both.held() == []
+
+
 # --- what the legacy side cannot express -----------------------------------------------------
 
 

@@ -280,6 +280,8 @@ DECLARE
     why text;
     parked jsonb;
     limits text;
+    other uuid;
+    displaced uuid[] := '{}';
     echo text := current_setting('terrain.echo', true);
     reasons text[];
     details text[];
@@ -330,15 +332,18 @@ BEGIN
                 IF attempt = 2 THEN
                     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
                     PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
+                    {carry_displaced}
                     RETURN;
                 END IF;
                 {displace}
             WHEN data_exception OR integrity_constraint_violation THEN
                 PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
                 PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
+                {carry_displaced}
                 RETURN;
         END;
     END LOOP;
+    {carry_displaced}
     {queue}
     {flags}
     {watch_triggers}
@@ -359,11 +364,17 @@ END $body$;
 
 -- name: displace
 -- The value is unique among legacy rows, so whoever has it here has lost it there, in a
--- change that is still to be carried over: that one first, then this one again.
-                PERFORM rebuilt.{legacy}_to_new(n.id) FROM public.{new} n
+-- change that is still to be carried over: it goes out of the way, and is carried over after
+-- this one.  Not before: where several rows pass their values round, it may wait for this one.
+                FOR other IN SELECT n.id FROM public.{new} n
                   WHERE n.{column} = {value} AND {own} AND n.id <> _key
                     AND NOT EXISTS (SELECT FROM legacy.{legacy} o
-                                     WHERE o.id = n.id AND o.{legacy_column} = l.{legacy_column});
+                                     WHERE o.id = n.id AND o.{legacy_column} = l.{legacy_column}) LOOP
+                    PERFORM set_config('terrain.echo', '{new}:' || other || '@' || pg_trigger_depth(), true);
+                    UPDATE public.{new} n SET {column} = n.id::text WHERE n.id = other;
+                    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
+                    displaced := displaced || other;
+                END LOOP;
 
 -- name: flags
     IF noted OR {any_flag} THEN

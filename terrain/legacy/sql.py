@@ -447,6 +447,11 @@ def _to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         ),
         displace="".join(_displace(lens, column, names) for column in lens.unique)
         or "NULL;",
+        carry_displaced=(
+            f"PERFORM rebuilt.{lens.legacy}_to_new(d.id) FROM unnest(displaced) AS d (id);"
+            if lens.unique
+            else ""
+        ),
         refused=f"{literal(f'{lens.legacy} ')} || _key || ' was refused by the new table: '"
         " || SQLERRM || '. Correct the row, then retry.'",
         columns=joined(map(ident, values)),
