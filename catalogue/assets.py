@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.dispatch import Signal
+from psycopg.errors import ForeignKeyViolation
 
 from terrain import locks
 from terrain.pace import Pace
@@ -57,6 +57,9 @@ REASONS = {
         " copy_models_to_assets again."
     ),
 }
+
+#: How often a batch is begun, if each time something it refers to is deleted meanwhile.
+ATTEMPTS = 20
 
 Tell = Callable[[str], None]
 
@@ -141,8 +144,7 @@ def _copy(
 def _count_uses(connection: BaseDatabaseWrapper) -> None:
     """``add_count`` and ``use_count`` of every asset, from the libraries."""
     for bounds in _ranges(connection, "assets"):
-        with _batch(connection) as cursor:
-            cursor.execute(_sql("count_uses"), bounds)
+        _batch(connection, "assets", "count_uses", bounds)
 
 
 def held_models(connection: BaseDatabaseWrapper) -> Iterator[Held]:
@@ -163,9 +165,7 @@ def _in_batches(
     totals: list[int] = []
     done = 0
     for bounds in _ranges(connection, table):
-        with _batch(connection) as cursor:
-            cursor.execute(_sql(statement), bounds)
-            counts = cursor.fetchone()
+        counts = _batch(connection, table, statement, bounds)
         totals = [a + b for a, b in zip(totals or [0] * len(counts), counts)]
         done += bounds["rows"]
         if tell is not None:
@@ -192,14 +192,37 @@ def _ranges(connection: BaseDatabaseWrapper, table: str) -> Iterator[dict[str, A
         after = upto
 
 
-@contextmanager
-def _batch(connection: BaseDatabaseWrapper) -> Iterator[Any]:
-    """A transaction of one batch: no limit applies to what was there before it."""
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
-        cursor.execute("SELECT set_config('work_mem', '64MB', true)")
-        _pin(cursor)
-        yield cursor
+def _batch(
+    connection: BaseDatabaseWrapper, table: str, statement: str, bounds: dict[str, Any]
+) -> tuple[int, ...]:
+    """A statement in a transaction of its own; returns its row, if it has one.
+
+    It gives way to whoever holds a row it wants.  What was deleted between its look at the
+    table and the check of its references, the next attempt does not see.
+    """
+
+    def run() -> tuple[int, ...]:
+        with connection.cursor() as cursor:
+            # No limit applies to what was there before it.
+            cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
+            cursor.execute("SELECT set_config('work_mem', '64MB', true)")
+            _pin(cursor)
+            cursor.execute(_sql(statement), bounds)
+            return cursor.fetchone() or () if cursor.description else ()
+
+    left = ATTEMPTS
+    while True:
+        left -= 1
+        try:
+            return locks.run_briefly(
+                connection,
+                run,
+                what=f"The catalogue's copy of {table}",
+                tables=(f"public.{table}", "public.assets", "public.table_assets"),
+            )
+        except IntegrityError as error:
+            if not left or not isinstance(error.__cause__, ForeignKeyViolation):
+                raise
 
 
 def _pin(cursor: Any) -> None:

@@ -11,7 +11,9 @@ import psycopg
 import pytest
 from django.db import connection
 from django.db import transaction as django_transaction
+from psycopg.types.json import Jsonb
 
+from catalogue import assets
 from terrain.exceptions import TryAgain
 from terrain.legacy import settling, sql
 from terrain.legacy.mapping import LENSES
@@ -275,3 +277,41 @@ def test_manage_settle_watch_is_not_needed_for_law_two(
         "1 customers made, 1 orders and tables linked, 0 sessions made, 0 customers merged,"
         " 0 rows released from quarantine.\n",
     )
+
+
+@pytest.mark.parametrize(
+    "busy, then",
+    [
+        ("DELETE FROM user_tables WHERE id = '#den'", "tables"),
+        ("DELETE FROM assets WHERE id = '#tower'", "models"),
+    ],
+)
+def test_what_is_deleted_while_the_catalogue_is_copied(
+    both: Both, busy: str, then: str
+) -> None:
+    """The batch has seen the row, waits for the deletion, and finds nothing to refer to."""
+    both.does(
+        "UPDATE user_tables SET layout_data = %s WHERE id = '#den'",
+        Jsonb({"models": [{"asset_id": str(key("#tower"))}]}),
+    )
+    assets.copy(connection)
+    both.newly("DELETE FROM table_assets")
+    both.newly("DELETE FROM assets")
+    both.does("BEGIN")
+    both.does(busy)
+    thread, outcome = in_background(copy_in_thread)
+    wait_until_yielded(both)
+    both.does("COMMIT")
+    thread.join()
+    assert isinstance(outcome[0], assets.Copied), outcome
+    assert both.has(f"SELECT count(*) FROM {then} WHERE id IN ('#den', '#tower')") == [
+        (0,)
+    ]
+    assert both.has("SELECT count(*) FROM table_assets") == [(0,)]
+
+
+def copy_in_thread() -> Any:
+    try:
+        return assets.copy(connection)
+    finally:
+        connection.close()
