@@ -104,12 +104,12 @@ def plain(scale: float) -> Copied:
         done = Copied()
         # The limits of tables are for people, not for what was there before them.
         with shop.connect(database, options="-c terrain.sync=on") as connection:
-            connection.execute(_statements("accounts"))  # type: ignore[call-overload]
+            connection.execute(statements("accounts"))  # type: ignore[call-overload]
             for subject in SUBJECTS:
                 shop.checkpoint()
                 started = time.perf_counter()
                 with connection.transaction():
-                    connection.execute(_statements(subject.name))  # type: ignore[call-overload]
+                    connection.execute(statements(subject.name))  # type: ignore[call-overload]
                 done.seconds[subject.name] = time.perf_counter() - started
         _judge(database, done)
         return done
@@ -120,7 +120,7 @@ def textbook(scale: float) -> Copied:
     with shop.clone(shop.reference(scale)) as database:
         done = Copied()
         with shop.connect(database) as connection:
-            connection.execute(_statements("accounts"))  # type: ignore[call-overload]
+            connection.execute(statements("accounts"))  # type: ignore[call-overload]
         for subject in SUBJECTS:
             shop.checkpoint()
             run = shop.run(database, "-m", "bench.textbook", subject.name)
@@ -137,7 +137,7 @@ WAYS: Mapping[str, Callable[[float], Copied]] = {
 }
 
 
-def _statements(name: str) -> str:
+def statements(name: str) -> str:
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
 
 
