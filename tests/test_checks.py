@@ -285,6 +285,29 @@ def hold_queue(database: Database) -> None:
     other.execute("SELECT FROM rebuilt.queue FOR UPDATE")
 
 
+def test_what_was_written_since_the_last_settle_is_no_failure(
+    migrated: Database,
+) -> None:
+    """A shop that is open has always some."""
+    old = migrated.old()
+    old.execute(
+        "INSERT INTO orders (order_number, user_email, user_name, shipping_address, pricing)"
+        " VALUES ('N-1', 'new@since.example', 'N', '{}', '{}')"
+    )
+    old.execute(
+        "INSERT INTO user_tables (name, table_config, layout_data) VALUES ('N', '{}', '{}')"
+    )
+    old.execute(
+        "INSERT INTO artists (email, password_hash, name)"
+        " VALUES ((SELECT lower(user_email) FROM orders LIMIT 1), 'h', 'A buyer')"
+    )
+    findings = [checks.ask(connection, check) for check in checks.by_hand()]
+    findings.append(checks.settled(connection))
+    (found,) = odd(checks.Verification(tuple(findings), ()))
+    assert (found.name, found.sentence) == ("settled", "3 rows wait to be settled.")
+    assert odd(checks.verify(connection)) == []
+
+
 def test_every_check_has_a_planted_fault(migrated: Database) -> None:
     result = checks.verify(connection)
     assert odd(result) == []
