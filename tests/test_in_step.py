@@ -525,3 +525,34 @@ def test_truncating_a_new_table_is_refused(both: Both, new: str) -> None:
         r"public\.\w+ cannot be truncated while the old application uses its legacy table",
         str(refused.value),
     )
+
+
+# --- before the copy has come by -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed, held",
+    [
+        ("status = 'paid'", ""),
+        ("user_email = 'other@r.example'", ""),
+        ("items = items || items", ""),
+        ("status = 'paid'", """[{"quantity": 0}]"""),
+    ],
+)
+def test_an_order_that_changes_before_it_is_copied_keeps_its_items(
+    both: Both, changed: str, held: str
+) -> None:
+    """The triggers are there already, the new row and its lines are not."""
+    with both.old.transaction():
+        both.does("SELECT set_config('terrain.echo', 'legacy.orders:*@0', true)")
+        insert(both.old, order("#early", ({"asset_id": "#tower", "quantity": 2},)))
+        if held:
+            both.does("UPDATE orders SET items = %s WHERE id = '#early'", held)
+    assert both.has("SELECT id FROM orders WHERE id = '#early'") == []
+    before = both.sees("SELECT items FROM orders WHERE id = '#early'")
+    both.does(f"UPDATE orders SET {changed} WHERE id = '#early'")
+    after = both.sees("SELECT items FROM orders WHERE id = '#early'")
+    assert after == before or changed.startswith("items")
+    lines = both.has("SELECT count(*) FROM order_items WHERE order_id = '#early'")
+    assert lines == [(0 if held else len(after[0][0]),)]
+    assert both.held() == ([("orders", "#early", "quantity_below_one")] if held else [])

@@ -314,6 +314,8 @@ BEGIN
                AND ROW({stored})::record *<> ROW({wanted})::record{waits};
             wrote := FOUND;
             IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
+                -- The copy has not come by yet: the part is as new as the row.
+                {part_too}
                 INSERT INTO public.{new} AS n ({columns})
                 VALUES ({values})
                 ON CONFLICT (id) DO UPDATE

@@ -463,6 +463,7 @@ def _to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         or "true",
         stored=joined(f"n.{name}" for name in columns),
         excluded=joined(f"excluded.{name}" for name in columns),
+        part_too=f"_part := true; why := {held(lens)};" if lens.part else "",
         lines=_lines(lens, types, names),
         unpark=_unpark(lens, types),
         flags=_flags(lens, names),
@@ -470,7 +471,7 @@ def _to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
             source["watch_triggers"],
             watched=" OR ".join(
                 f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = {literal(f'public.{table}')}"
-                "::regclass AND NOT t.tgisinternal AND t.tgtype & 2 = 2 AND t.tgenabled <> 'D')"
+                "::regclass AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
                 for table in [lens.new, *([lens.part.table] if lens.part else [])]
             ),
             **names,
