@@ -7,6 +7,7 @@ transaction.  What they were told is compared with what is there at the end.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 import time
@@ -164,6 +165,10 @@ def project(plan: Plan) -> Turn:
 
 def _forward(turn: Turn, database: str) -> None:
     for command in FORWARD:
+        if command == "verify_migration":
+            with turn.phase(command):
+                _verify(turn, database)
+            continue
         if command != "migrate":
             with turn.phase(command):
                 shop.run(database, "manage.py", command)
@@ -211,10 +216,22 @@ def _judge(turn: Turn, database: str, template: str) -> None:
     for schema in ("legacy", "rebuilt"):
         turn.faults += remembered.faults(database, schema, template, turn.told)
     shop.run(database, "manage.py", "settle")
+    _verify(turn, database)
+
+
+def _verify(turn: Turn, database: str) -> None:
+    """What verification finds wrong is a fault of the turn's, not its end."""
     try:
         shop.run(database, "manage.py", "verify_migration")
     except shop.Failed as failed:
-        turn.faults.append(str(failed))
+        said = str(failed)
+        if "✗" not in said:
+            raise
+        turn.faults += [
+            " ".join(line.split())[:400]
+            for line in re.split(r"\n(?=\S)", said)
+            if line.startswith("✗")
+        ]
 
 
 def undisturbed(plan: Plan) -> dict[str, float]:

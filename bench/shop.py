@@ -199,7 +199,7 @@ def run(database: str, *arguments: str) -> Run:
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise Failed(f"{' '.join(arguments)}: {output.read_text()[-2000:]}")
+            raise Failed(f"{' '.join(arguments)}: {output.read_text()[-20_000:]}")
         said = json.loads(report.read_text()) if report.exists() else {}
     return Run(seconds, usage.ru_maxrss / 1024, said)
 
