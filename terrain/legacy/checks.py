@@ -76,7 +76,7 @@ def verify(
         findings.append(triggers_in_place(connection))
     for check in by_hand(both):
         if both or "legacy." not in check.query:
-            findings.append(ask(connection, check, limit, again=both))
+            findings.append(ask(connection, check, limit))
     findings += public_schema_as_made(connection)
     if both:
         findings.append(settled(connection))
@@ -244,19 +244,17 @@ def public_schema_as_made(connection: BaseDatabaseWrapper) -> list[Finding]:
 @dataclass(frozen=True)
 class Check:
     """A query of ``checks.sql``: how bad it is when it returns rows, and what is so then
-    (``sentence``) and otherwise (``holds``).  ``settles``: settling puts such a row right.
-    """
+    (``sentence``) and otherwise (``holds``)."""
 
     name: str
     severity: Severity
     sentence: str
     holds: str
     query: str
-    settles: bool = False
 
 
 def by_hand(both: bool = True) -> tuple[Check, ...]:
-    """The invariants of ``checks.sql``; nothing waits for settle unless ``both`` sides are there."""
+    """The invariants of ``checks.sql``; without ``both`` sides nothing waits for settle."""
     waiting = "SELECT q.key FROM rebuilt.queue q"
     if not both:
         waiting = "SELECT NULL::uuid WHERE false"
@@ -267,36 +265,23 @@ def by_hand(both: bool = True) -> tuple[Check, ...]:
 
 
 def _parse(name: str, text: str) -> Check:
-    match = re.match(r"-- (fails|warns)( once settled)?: (.+)\n-- holds: (.+)\n", text)
+    match = re.match(r"-- (fails|warns): (.+)\n-- holds: (.+)\n", text)
     if match is None:
         raise ValueError(
             f"checks.sql: {name} does not say when it fails and what holds."
         )
-    severity, settles, sentence, holds = match.groups()
-    query = text[match.end() :].strip()
-    return Check(name, Severity(severity), sentence, holds, query, bool(settles))
+    severity, sentence, holds = match.groups()
+    return Check(name, Severity(severity), sentence, holds, text[match.end() :].strip())
 
 
 def ask(
-    connection: BaseDatabaseWrapper,
-    check: Check,
-    limit: int | None = EXAMPLES,
-    *,
-    again: bool = False,
+    connection: BaseDatabaseWrapper, check: Check, limit: int | None = EXAMPLES
 ) -> Finding:
-    """Run one check.
-
-    The old application writes meanwhile, and what it has written since the last settling
-    is no failure: with ``again`` it is settled once more, and what counts is what is found
-    both times and is not just being settled by somebody else.
-    """
-    names, rows = _rows(connection, check)
-    if rows and again and check.settles:
-        settling.settle(connection)
-        # Before the rows: one that is settled in between is no longer found.
-        waiting = set(catalog.rows(connection, "SELECT key FROM rebuilt.queue"))
-        still = set(_rows(connection, check)[1])
-        rows = [row for row in rows if row in still and row[:1] not in waiting]
+    """Run one check."""
+    with connection.cursor() as cursor:
+        cursor.execute(check.query)
+        names = [column.name for column in cursor.description]
+        rows = cursor.fetchall()
     if not rows:
         return passed(check.name, check.holds)
     return Finding(
@@ -307,11 +292,3 @@ def ask(
         tuple(dict(zip(names, row, strict=True)) for row in rows[:limit]),
         len(rows),
     )
-
-
-def _rows(
-    connection: BaseDatabaseWrapper, check: Check
-) -> tuple[list[str], list[tuple[Any, ...]]]:
-    with connection.cursor() as cursor:
-        cursor.execute(check.query)
-        return [column.name for column in cursor.description], cursor.fetchall()

@@ -1,15 +1,14 @@
 -- What verification asks, by hand: none of these uses an expression of the declaration,
 -- which, were it wrong, would fool every check made from it.  Each returns offending rows,
--- and says what is so when there are some, and when there are none.  A row that
--- settling would put right fails `once settled` only: the old application goes on writing.
--- The first column of such a check is the id.
+-- and says what is so when there are some, and when there are none.
 --
 -- White space is written out: trim() knows the blank alone, and what [:space:] is depends
 -- on the locale of the database.  An address is text that has, trimmed, one @ with
 -- something on either side of it and no white space inside.
 --
 -- {waiting}: what was written since the last settle.  It has no owner yet, and in a shop
--- that is open there is always some.
+-- that is open there is always some.  In the same snapshot: what somebody else is just
+-- settling is still in the queue until it has its owner.
 
 -- name: money_of_orders
 -- fails: The lines of an order do not add up to what it says they cost.
@@ -105,7 +104,7 @@ SELECT l.id, l.email, u.email AS account_email, u.role
  WHERE u.id IS NULL OR u.email <> l.email OR u.role <> l.role OR u.status <> l.status
 
 -- name: customers
--- fails once settled: A customer's address is not in lower case, not trimmed, or an artist's.
+-- fails: A customer's address is not in lower case, not trimmed, or an artist's.
 -- holds: Every customer's address is trimmed, in lower case, and no artist's.
 WITH white AS (SELECT E'\t\n\u000B\f\r\u001C\u001D\u001E\u001F \u0085\u00A0\u1680'
     '\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A'
@@ -120,7 +119,7 @@ SELECT c.id, c.email FROM public.users c CROSS JOIN white w
                         WHERE a.role <> 'customer' AND a.id NOT IN ({waiting})))
 
 -- name: orders_have_an_owner
--- fails once settled: An order with an address belongs to nobody.
+-- fails: An order with an address belongs to nobody.
 -- holds: Every order with an address belongs to somebody.
 WITH white AS (SELECT E'\t\n\u000B\f\r\u001C\u001D\u001E\u001F \u0085\u00A0\u1680'
     '\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A'
@@ -145,7 +144,7 @@ SELECT o.id, o.order_number, o.customer_email, u.email
  WHERE lower(btrim(u.email, w.space)) <> lower(btrim(o.customer_email, w.space))
 
 -- name: tables_have_an_owner
--- fails once settled: A table belongs neither to an account nor to a session.
+-- fails: A table belongs neither to an account nor to a session.
 -- holds: Every table belongs to an account or to a session.
 SELECT t.id, t.kind, t.contact_email FROM public.tables t
  WHERE t.user_id IS NULL AND t.session_id IS NULL AND t.id NOT IN ({waiting})
