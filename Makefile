@@ -10,8 +10,9 @@ SCALE ?= 0.01
 help:
 	@echo "make demo    a sample shop is moved, step by step, on a server of its own"
 	@echo "make test    the whole test suite"
+	@echo "make install the environment that both are run in, .venv"
 	@echo "make lint    formatting, style and types"
-	@echo "make clean   remove what the other commands have made here"
+	@echo "make clean   remove what these have made here, the demo's server included; backups stay"
 
 install: $(VENV)/.installed
 
@@ -33,6 +34,8 @@ demo: export DATABASE_URL =
 demo: install
 	@$(RUN) manage.py load_sample --scale $(SCALE) --if-empty
 	@$(RUN) manage.py upgrade
+	@echo "(with this environment: . $(VENV)/bin/activate)"
+	@test ! -e .env || echo "There is a .env: put DATABASE_URL= before these commands to mean the demo's server."
 
 test: install
 	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --quiet

@@ -81,8 +81,11 @@ def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
     )
     assert "✓ All 1,109 rows can be read back as they are, to the byte.\n" in result.out
     assert (
-        "  move orders locks public.orders: ACCESS EXCLUSIVE, which blocks all, for a"
-        " moment, after waiting 100 ms at most for each attempt.\n" in result.out
+        "  move artists, move assets, move user_tables, move example_tables, move orders,"
+        " move stripe_transfers lock, each its own table, public.artists, public.assets,"
+        " public.user_tables, public.example_tables, public.orders,"
+        " public.stripe_transfers: ACCESS EXCLUSIVE, which blocks all, for a moment,"
+        " after waiting 100 ms at most for each attempt.\n" in result.out
     )
     assert result.out.endswith(
         "Nothing blocks. Next: python manage.py prepare_database\n"

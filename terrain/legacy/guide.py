@@ -126,7 +126,7 @@ def _age(moment: datetime.datetime) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.0f} s"
 
 
 def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
@@ -147,12 +147,13 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
 
 def _copies(connection: BaseDatabaseWrapper, at_work: bool) -> Iterator[Step]:
     moved = LEGACY in catalog.legacy_tables(connection).values()
+    back = _last(connection, retreat.ROLLBACK)
     for table in (LENSES[0].legacy, "customers", *(lens.legacy for lens in LENSES[1:])):
         name = copying.step_name(table)
         run = _last(connection, name)
         if retreat.is_cleaned_up(connection):
             yield Step(name, "migrate", State.DONE, rows=run.rows if run else None)
-        elif run is None or not moved:
+        elif run is None or not moved or (back is not None and run.pk < back.pk):
             yield Step(name, "migrate", State.PENDING)
         else:
             yield _copy(name, run, at_work)
@@ -166,7 +167,7 @@ def _copy(name: str, run: Run, at_work: bool) -> Step:
             State.DONE,
             f"{run.seconds:.1f} s",
             run.rows,
-            run.total or run.rows,
+            run.rows,
         )
     done = sum(run.batches.values_list("rows", flat=True))
     seconds = sum(run.batches.values_list("seconds", flat=True))

@@ -20,6 +20,8 @@ from terrain.legacy.models import Quarantine, Run
 
 Say = Callable[[str], None]
 
+#: The ledger's name for going back.
+ROLLBACK = "rollback"
 #: The legacy app as it is before anything was moved: its ledger, and nothing else.
 BEFORE = ("legacy", "0001_initial")
 
@@ -63,7 +65,7 @@ def roll_back(
     others = prepare.others_on_rebuilt(connection)
     if others:
         raise Objection("\n".join([*others, "Nothing has been changed."]))
-    with ledger.exclusive(connection), ledger.recorded("rollback", connection.alias):
+    with ledger.exclusive(connection), ledger.recorded(ROLLBACK, connection.alias):
         _let_go_of_unfinished(connection, say)
         call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
         moved = [

@@ -12,7 +12,7 @@ from terrain.commands import REFUSED
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import guide, preflight
 from terrain.legacy.findings import Finding, Severity
-from terrain.legacy.preflight.outlook import Outlook
+from terrain.legacy.preflight.outlook import Lock, Outlook
 
 
 class Command(BaseCommand):
@@ -58,10 +58,15 @@ class Command(BaseCommand):
             f"\n{sum(outlook.rows.values()):,} rows, {outlook.bytes / 1e6:,.0f} MB:"
             f" the copies will take about {outlook.seconds:,.0f} s."
         )
+        alike: dict[tuple[str, str, str], list[Lock]] = {}
         for lock in outlook.locks:
+            alike.setdefault((lock.mode, lock.blocks, lock.lasting), []).append(lock)
+        for (mode, blocks, lasting), locks in alike.items():
+            steps = ", ".join(lock.step for lock in locks)
+            tables = ", ".join(table for lock in locks for table in lock.tables)
+            lock_ = "locks" if len(locks) == 1 else "lock, each its own table,"
             self.say(
-                f"  {lock.step} locks {', '.join(lock.tables)}: {lock.mode}, which blocks"
-                f" {lock.blocks}, for {lock.lasting}."
+                f"  {steps} {lock_} {tables}: {mode}, which blocks {blocks}, for {lasting}."
             )
 
     def print_finding(self, finding: Finding) -> None:

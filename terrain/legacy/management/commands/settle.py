@@ -54,8 +54,11 @@ class Command(BaseCommand):
         if done.nothing:
             self.say("Nothing was left to settle.")
             return
-        self.say(
-            f"{done.customers:,} customers made, {done.linked:,} orders and tables linked,"
-            f" {done.sessions:,} sessions made, {done.merged:,} customers merged,"
-            f" {done.released:,} rows released from quarantine."
-        )
+        parts = {
+            "customers made": done.customers,
+            "orders and tables linked": done.linked,
+            "sessions made": done.sessions,
+            "customers merged": done.merged,
+            "rows released from quarantine": done.released,
+        }
+        self.say(", ".join(f"{what}: {n:,}" for what, n in parts.items() if n) + ".")
