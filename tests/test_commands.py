@@ -843,3 +843,29 @@ def test_every_command_says_what_it_does_and_how_to_undo_it() -> None:
 def test_steps_of_the_guide_are_commands(migrated: Database, tmp_path: Path) -> None:
     known = set(get_commands())
     assert {each.command for each in guide.steps(connection, tmp_path)} <= known
+
+
+def test_status_counts_what_was_copied_and_not_what_was_estimated(
+    shop: Database, manage: Manage
+) -> None:
+    """The planner's idea of a table may be a thousand rows off."""
+    shop.execute(
+        "INSERT INTO user_tables (name, table_config, layout_data)"
+        " SELECT 'T', '{}', '{}' FROM generate_series(1, 1000)"
+    )
+    assert manage("migrate", "-v0").code == 0
+    copied = step(manage, "copy user_tables")
+    assert (copied["rows"], copied["total"]) == (1200, 1200)
+
+
+def test_status_does_not_take_an_earlier_copy_for_this_one(
+    migrated: Database, manage: Manage
+) -> None:
+    assert manage("rollback_migration", "--yes").code == 0
+    # As a migrate leaves it that is killed after the first move.
+    migrated.execute(
+        "CREATE SCHEMA legacy; ALTER TABLE public.artists SET SCHEMA legacy"
+    )
+    assert step(manage, "copy orders")["state"] == "pending"
+    assert manage("migrate", "-v0").code == 0
+    assert step(manage, "copy orders")["state"] == "done"
