@@ -111,12 +111,14 @@ def run_briefly(
     tables: tuple[str, ...] = (),
     limit: float = TOTAL_LIMIT,
     say: Callable[[str], None] | None = None,
+    also: tuple[type[Exception], ...] = (),
 ) -> T:
     """Run ``action`` in a transaction of its own that never waits long for a lock.
 
-    It is retried for lock-not-available, deadlock and serialization failures only, after
-    random, growing pauses.  Raises :class:`LockNotObtained`, naming who was in the way,
-    when ``limit`` seconds have passed.  ``tables`` are the qualified names to ask about.
+    It is retried for lock-not-available, deadlock and serialization failures only, and
+    for errors of psycopg that are in ``also``, after random, growing pauses.  Raises
+    :class:`LockNotObtained`, naming who was in the way, when ``limit`` seconds have
+    passed.  ``tables`` are the qualified names to ask about.
     """
     deadline = time.monotonic() + limit
     pause = 0.05
@@ -127,7 +129,7 @@ def run_briefly(
             ):
                 return action()
         except DatabaseError as error:
-            if not is_retried(error):
+            if not is_retried(error) and not isinstance(error.__cause__, also):
                 raise
             blockers = who_blocks(connection, tables)
             named = "; ".join(map(str, blockers)) or "nobody who is still there"

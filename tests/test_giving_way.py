@@ -227,6 +227,46 @@ def settle_in_thread() -> Any:
         connection.close()
 
 
+def test_an_artist_deleted_while_something_of_theirs_is_committed(both: Both) -> None:
+    """The deletion sees it, and takes nothing along."""
+    both.newly("BEGIN")
+    both.newly(
+        "INSERT INTO asset_sets (id, name, owner_id)"
+        " VALUES (gen_random_uuid(), 'Hills', '#bob')"
+    )
+    both.newly("SET CONSTRAINTS ALL IMMEDIATE")  # the first thing a commit does
+    thread, outcome = in_background(
+        lambda: both.does("DELETE FROM artists WHERE id = '#bob'")
+    )
+    wait_until_blocked(both, both.old, thread)
+    both.newly("COMMIT")
+    thread.join()
+    assert isinstance(outcome[0], psycopg.Cursor)
+    assert both.has("SELECT owner_id FROM asset_sets") == [("#bob",)]
+    assert both.has("SELECT role FROM users WHERE id = '#bob'") == [("customer",)]
+
+
+def test_an_artist_deleted_while_settle_links_something_to_them(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settle finds out when it commits, and begins again."""
+    insert(both.old, artist("#cy", "cy@x.example"))
+    insert(both.old, order("#cys", email="cy@x.example"))
+    link = settling._settle_rows
+
+    def link_and_delete(*arguments: Any) -> settling.Settled:
+        done = link(*arguments)
+        both.does("DELETE FROM artists WHERE id = '#cy'")
+        return done
+
+    monkeypatch.setattr(settling, "_settle_rows", link_and_delete)
+    settling.settle(connection)
+    assert both.has(
+        "SELECT u.email, u.role FROM orders o JOIN users u ON u.id = o.user_id"
+        " WHERE o.id = '#cys'"
+    ) == [("cy@x.example", "customer")]
+
+
 def test_two_artists_of_one_address_deleted_at_once(both: Both) -> None:
     """Both become that customer; neither deletion fails because of the other."""
     insert(both.old, artist("#c1", "Cy@x.example"), artist("#c2", "cY@x.example"))

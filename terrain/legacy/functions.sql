@@ -230,6 +230,8 @@ BEGIN
         RETURN;
     END IF;
     PERFORM set_config('terrain.echo', 'users:' || _key || '@' || pg_trigger_depth(), true);
+    -- Whoever refers to it in a commit under way has it locked; after that it can be seen.
+    PERFORM FROM public.users n WHERE n.id = _key FOR UPDATE;
     IF rebuilt.user_is_needed(_key) THEN
         PERFORM rebuilt.to_customer(_key);
     ELSE

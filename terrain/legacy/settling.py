@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg import errors
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks
@@ -86,6 +87,8 @@ def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
             partial(_settle_some, connection),
             what="Settling",
             tables=("public.users", "public.tables", "public.orders"),
+            # The account of a row may be deleted before the link to it is committed.
+            also=(errors.ForeignKeyViolation,),
         )
         if done is None:
             return total
