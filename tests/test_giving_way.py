@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from catalogue import assets
 from terrain.exceptions import TryAgain
-from terrain.legacy import settling, sql
+from terrain.legacy import copying, settling, sql
 from terrain.legacy.mapping import LENSES
 from terrain.models import User
 from tests.both import Both, Connection, assert_in_step
@@ -288,6 +289,23 @@ def test_two_artists_of_one_address_deleted_at_once(both: Both) -> None:
         ("one", "#c1"),
         ("two", "#c1"),
     ]
+
+
+def test_rows_are_carried_over_in_short_transactions(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a row takes, nobody waits for hundreds of them."""
+    clock, sizes = [0.0], []
+
+    def slowly(_connection: Any, _lens: Any, keys: list[Any]) -> None:
+        sizes.append(len(keys))
+        clock[0] += 0.02 * len(keys)
+
+    monkeypatch.setattr(copying, "carry_over", slowly)
+    monkeypatch.setattr(copying, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    keys = [key(f"#k{number}") for number in range(50)]
+    assert copying.carry_over_all(connection, LENSES[0], keys) == 50
+    assert sizes[0] == 20 and max(sizes[1:]) <= 5 and sum(sizes) == 50
 
 
 def test_a_delete_just_behind_the_cursor_stays_deleted(both: Both) -> None:

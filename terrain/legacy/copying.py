@@ -352,8 +352,8 @@ def _store_cursor(
 
 # --- after a rollback ----------------------------------------------------------------------
 
-#: Keys carried over in one transaction.
-CHUNK = 200
+#: Keys carried over in the first transaction; of the others its time decides.
+FIRST_CHUNK = 20
 #: Rows compared by one query.
 COMPARED = 5_000
 
@@ -390,15 +390,21 @@ def _keys(
 def carry_over_all(
     connection: BaseDatabaseWrapper, lens: Lens, keys: list[uuid.UUID]
 ) -> int:
-    """Carry over rows, a few hundred at a time; each time the old application goes first."""
-    for start in range(0, len(keys), CHUNK):
-        some = keys[start : start + CHUNK]
+    """Carry over rows, some at a time; each time the old application goes first."""
+    pace = Pace.beside_others(connection)
+    pace.rows = FIRST_CHUNK
+    start = 0
+    while start < len(keys):
+        some = keys[start : start + pace.rows]
+        started = time.monotonic()
         locks.run_briefly(
             connection,
             partial(carry_over, connection, lens, some),
             what=f"Carrying over {len(some)} rows of {lens.legacy}",
             tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
         )
+        pace.took(len(some), time.monotonic() - started)
+        start += len(some)
     return len(keys)
 
 
