@@ -352,9 +352,8 @@ class Client:
     def pay_out(self) -> None:
         if not self.own["orders"]:
             return self.buy()
-        order, artist = self.random.choice(self.own["orders"]), self.one_of(
-            self.artists
-        )
+        order = self.random.choice(self.own["orders"])
+        artist = self.one_of(self.shop.artists)
         if order in self.own["stripe_transfers"]:
             return self.change_order()
         ((key,),) = self.run(
@@ -441,6 +440,8 @@ class Client:
         self.set_one("assets", column, self.one_of(self.assets), value)
 
     def edit_artist(self) -> None:
+        if not self.artists:
+            return self.log_in()
         value = self.random.choice([None, "text"])
         self.set_one("artists", "bio", self.one_of(self.artists), value)
 

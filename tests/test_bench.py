@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from bench import copying, judging, shop
+from bench import chart, copying, judging, live, remembered, shop
+from bench.traffic import Told
 from terrain.embedded import Cluster
 
 SCALE = 0.0001
@@ -49,3 +52,47 @@ def test_every_command_is_judged() -> None:
     assert list(commands) == [*judging.COMMANDS, "migrate, empty"]
     assert commands["preflight"]["reads_a_row"]["orders"] >= 1
     assert commands["preflight"]["megabytes"] > 0
+
+
+def test_the_old_application_at_work_beside_the_move(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing fails and nothing is lost, there and back and there again."""
+    turns, results = live.measure(live.Plan(SCALE, rate=100, quiet=1))
+    assert [turn.way for turn in turns] == ["project", "untouched", "plain"]
+    assert (results["refused"]["project"], results["wrong"]["project"]) == ([], [])
+    for turn in turns:
+        assert len(turn.told.started) > 50 and turn.told.added["orders"] > 0
+    live.show(results)
+    out = capsys.readouterr().out
+    assert "project, scale 0.0001, 100 acts/s wanted; milliseconds" in out
+    assert re.search(r"failed statements +0 +0\n", out)
+    drawn = ElementTree.fromstring(chart.draw(turns, live.WANTED))
+    said = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"project", "untouched", "plain", "before"} <= set(said)
+
+
+def test_what_was_lost_or_doubled_is_found() -> None:
+    template = shop.shop(SCALE)
+    key, other = (
+        str(key)
+        for (key,) in shop.ask(template, "SELECT id FROM assets ORDER BY id LIMIT 2")
+    )
+    views = shop.ask(template, f"SELECT view_count FROM assets WHERE id = '{key}'")[0]
+    told = Told()
+    told.added["orders"] += 1
+    told.wrote("assets", key, name="Another")
+    told.rows["assets", other] = None
+    told.wrote("artists", "00000000-0000-4000-8000-000000000001", name="Gone")
+    told.raised["assets", "view_count", key] += 2
+    orders, name = shop.ask(
+        template,
+        f"SELECT (SELECT count(*) FROM orders), name FROM assets WHERE id = '{key}'",
+    )[0]
+    assert remembered.faults(template, "public", template, told) == [
+        "public.artists 00000000-0000-4000-8000-000000000001 is missing.",
+        f"public.assets {key}: name is {name!r}, not 'Another'.",
+        f"public.assets {other} was deleted and is there.",
+        f"public.orders has {orders} rows, not {orders + 1}.",
+        f"public.assets {key}: view_count is {views[0]}, not {views[0]} + 2.",
+    ]
