@@ -15,6 +15,7 @@ from django.db import transaction as django_transaction
 from psycopg.types.json import Jsonb
 
 from catalogue import assets
+from terrain import locks
 from terrain.exceptions import TryAgain
 from terrain.legacy import copying, settling, sql
 from terrain.legacy.mapping import LENSES
@@ -322,6 +323,36 @@ def test_a_delete_just_behind_the_cursor_stays_deleted(both: Both) -> None:
     thread.join()
     assert isinstance(outcome[0], psycopg.Cursor)
     assert both.has("SELECT id FROM users WHERE id = '#bob'") == []
+
+
+def test_carrying_over_does_not_overwrite_what_is_just_being_written(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a rollback: the rows differ, and the old application is at work on one."""
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 10_000)
+    with both.new.transaction():
+        both.newly("SELECT set_config('terrain.echo', 'users:*@0', true)")
+        both.newly("UPDATE users SET bio = 'parked' WHERE id = '#ann'")
+    both.does("BEGIN")
+    both.does("UPDATE artists SET bio = 'later' WHERE id = '#ann'")
+    thread, outcome = in_background(lambda: carry_over_in_thread("#ann"))
+    waiting = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    )
+    asked = both.database.superuser
+    wait_for(lambda: asked.execute(waiting).fetchone())
+    both.does("COMMIT")
+    thread.join()
+    assert outcome[0] == 1, outcome
+    assert both.has("SELECT bio FROM users WHERE id = '#ann'") == [("later",)]
+
+
+def carry_over_in_thread(name: str) -> Any:
+    try:
+        return copying.carry_over_all(connection, LENSES[0], [key(name)])
+    finally:
+        connection.close()
 
 
 def test_manage_settle_watch_is_not_needed_for_law_two(

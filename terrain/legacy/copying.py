@@ -293,8 +293,18 @@ def _hold_row(
 def carry_over(
     connection: BaseDatabaseWrapper, lens: Lens, keys: list[uuid.UUID]
 ) -> None:
-    """Make the new rows agree with the legacy rows of these keys, as the triggers would."""
+    """Make the new rows agree with the legacy rows of these keys, as the triggers would.
+
+    In the caller's transaction, which has the legacy rows from then on, as a trigger would:
+    what the old application writes between the look at a row and the carrying over would
+    be overwritten by what was there before.
+    """
     with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT FROM {sql.ident('legacy', lens.legacy)} l WHERE l.id = ANY (%s::uuid[])"
+            " ORDER BY l.id FOR NO KEY UPDATE",
+            [keys],
+        )
         cursor.execute(
             f"SELECT {sql.ident('rebuilt', f'{lens.legacy}_to_new')}(k.id)"
             " FROM unnest(%s::uuid[]) AS k (id)",
