@@ -15,6 +15,8 @@ WIDTH, HEIGHT, GAP, LEFT, TOP = 1000, 190, 62, 64, 60
 LEAST, MOST = 0.1, 60_000
 #: Points across.
 STEPS = 500
+#: Steps without a statement after which a line is broken.
+GAP_STEPS = 4
 
 STYLE = """
 text { font: 12px sans-serif; fill: #333 } .title { font-size: 14px; font-weight: bold }
@@ -67,9 +69,9 @@ def _key() -> Iterator[str]:
     for place, (name, colour) in enumerate(
         [("median", "#2e6f95"), ("p99", "#edae49"), ("longest", "#d1495b")]
     ):
-        x = LEFT + place * 90
-        yield f'<rect x="{x}" y="30" width="12" height="8" fill="{colour}"/>'
-        yield f'<text x="{x + 17}" y="38">{name}</text>'
+        x = LEFT + WIDTH - 250 + place * 90
+        yield f'<rect x="{x}" y="12" width="12" height="8" fill="{colour}"/>'
+        yield f'<text x="{x + 17}" y="20">{name}</text>'
 
 
 def _height(milliseconds: float) -> float:
@@ -124,6 +126,7 @@ def _times(told: Told, began: float, length: float) -> Iterator[str]:
     for at, seconds in zip(told.started, told.seconds, strict=True):
         steps[int((at - began) / length * STEPS)].append(seconds * 1000)
     lines: dict[str, list[str]] = {"p50": [], "p99": []}
+    last = -2
     for step in sorted(steps):
         if not 0 <= step < STEPS:
             continue
@@ -131,8 +134,11 @@ def _times(told: Told, began: float, length: float) -> Iterator[str]:
         x = LEFT + (step + 0.5) * WIDTH / STEPS
         for name, part in (("p50", 0.5), ("p99", 0.99)):
             y = HEIGHT - _height(taken[int(part * (len(taken) - 1))])
-            lines[name].append(f"{x:.1f} {y:.1f}")
+            # Where nothing was begun for a while, there is nothing to draw.
+            pen = "L" if step - last <= GAP_STEPS else "M"
+            lines[name].append(f"{pen}{x:.1f} {y:.1f}")
         y = HEIGHT - _height(taken[-1])
+        last = step
         yield f'<circle class="longest" cx="{x:.1f}" cy="{y:.1f}" r="1.4"/>'
     for name, points in lines.items():
-        yield f'<path class="{name}" d="M{" L".join(points)}"/>'
+        yield f'<path class="{name}" d="{" ".join(points)}"/>'
