@@ -449,9 +449,8 @@ def test_a_lock_that_cannot_be_had(
 ) -> None:
     """The step says who is in the way, and can be run again."""
     monkeypatch.setattr(locks, "TOTAL_LIMIT", 0.0)
-    monkeypatch.setattr(
-        locks.run_briefly, "__kwdefaults__", {"tables": (), "limit": 0.0, "say": None}
-    )
+    defaults = {**locks.run_briefly.__kwdefaults__, "limit": 0.0}
+    monkeypatch.setattr(locks.run_briefly, "__kwdefaults__", defaults)
     other = shop.connect(application_name="terrain")
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM assets")
