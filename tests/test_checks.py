@@ -461,3 +461,14 @@ def test_no_check_cries_wolf_over_what_somebody_else_is_settling(
     other.execute("SELECT FROM rebuilt.queue FOR UPDATE")
     result = checks.verify(connection, every_row=True)
     assert [each.name for each in odd(result)] == ["settled"]
+
+
+@pytest.mark.parametrize(
+    "odd_width", ["[900]", '["x", 4]', "{}", '"900"', "1.5", "null"]
+)
+def test_what_is_no_number_is_no_measure(migrated: Database, odd_width: str) -> None:
+    migrated.execute(
+        "UPDATE user_tables SET table_config = jsonb_build_object('width', %s::jsonb)",
+        odd_width,
+    )
+    assert odd(checks.verify(connection, every_row=True)) == []

@@ -165,10 +165,11 @@ SELECT t.id, t.width, t.depth, l.table_config
   JOIN public.tables t ON t.id = l.id AND t.kind = l.kind
  WHERE t.width::text <> regexp_replace(l.table_config ->> 'width', '[.]0+$', '')
     OR t.depth::text <> regexp_replace(l.table_config ->> 'depth', '[.]0+$', '')
-    -- A whole number that fits has a column; what is no number has none.
-    OR (t.width IS NULL) = coalesce(l.table_config -> 'width' @? '$ ? (@.type() == "number" &&
+    -- A whole number that fits has a column; what is no number has none.  Strict, or a
+    -- number in an array would pass for one.
+    OR (t.width IS NULL) = coalesce(l.table_config -> 'width' @? 'strict $ ? (@.type() == "number" &&
         @ >= -2147483647 && @ <= 2147483647 && @.floor() == @)', false)
-    OR (t.depth IS NULL) = coalesce(l.table_config -> 'depth' @? '$ ? (@.type() == "number" &&
+    OR (t.depth IS NULL) = coalesce(l.table_config -> 'depth' @? 'strict $ ? (@.type() == "number" &&
         @ >= -2147483647 && @ <= 2147483647 && @.floor() == @)', false)
 
 -- name: held_rows_stay_behind
