@@ -98,6 +98,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    # Arrays and GIN indexes; Django 6.1 insists.
+    "django.contrib.postgres",
 ]
 
 MIDDLEWARE = [
