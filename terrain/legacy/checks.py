@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,7 +21,7 @@ from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Lens
-from terrain.sqlfiles import render
+from terrain.sqlfiles import render, statements
 
 #: Rows compared by one query, and so under one snapshot.
 COMPARED = 10_000
@@ -260,7 +261,7 @@ def by_hand(both: bool = True) -> tuple[Check, ...]:
         waiting = "SELECT NULL::uuid WHERE false"
     return tuple(
         _parse(name, render(text, waiting=waiting))
-        for name, text in sql.templates("checks.sql").items()
+        for name, text in statements(Path(__file__).with_name("checks.sql")).items()
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from terrain.legacy import sql
 from terrain.legacy.server import Connection
-from terrain.sqlfiles import render
+from terrain.sqlfiles import render, statements
 
 #: Table, quoted where need be -> ``rows`` and ``fingerprint``.
 Contents = Mapping[str, Mapping[str, Any]]
@@ -18,7 +19,9 @@ LARGE_OBJECTS = "large objects"  # no table: a name with a space would be quoted
 
 def statement(name: str, **parts: str) -> Any:
     """A statement of ``backup.sql``."""
-    return render(sql.templates("backup.sql")[name].strip(), **parts)
+    return render(
+        statements(Path(__file__).with_name("backup.sql"))[name].strip(), **parts
+    )
 
 
 @contextmanager

@@ -1,5 +1,5 @@
--- The functions and triggers that keep both schemas in step, as templates: sql.py fills
--- {names in braces} from the declaration.  Each begins with a line "-- name:".
+-- The functions and triggers that keep both schemas in step, as templates: sync.py and
+-- to_new.py fill {names in braces} from the declaration.  Each begins with a line "-- name:".
 --
 -- Conventions.  In a function the legacy row is the variable l, as in the declaration.
 -- Rows are compared with *<>, which looks at the stored value: 2.0 and 2 are equal to

@@ -1,4 +1,5 @@
--- SQL written by hand, named; sql.py fills {names in braces}, psycopg the parameters.
+-- SQL written by hand, named; text.query() fills {names in braces}, psycopg
+-- the parameters.
 
 -- name: range
 -- The next keys after a cursor: the last of at most so many, and how many there are.

@@ -1,0 +1,110 @@
+"""From the declaration to SQL: pure functions, no connection.
+
+``Types`` says which columns each new table has, in order, and their types; the engine
+takes it from the Django models.  Everything else comes from ``mapping.py`` and from the
+templates in ``functions.sql`` and ``queries.sql``.
+"""
+
+from terrain.legacy.sql.batches import WORKERS, copy_batch, copy_lock, next_range
+from terrain.legacy.sql.columns import down, new_only, synced, written
+from terrain.legacy.sql.comparing import (
+    both_sides,
+    checksums,
+    differences,
+    differing,
+    not_own,
+    stale,
+)
+from terrain.legacy.sql.owners import (
+    account,
+    customers,
+    link,
+    link_sessions,
+    merges,
+    queue_waiting,
+)
+from terrain.legacy.sql.quarantine import mark_repeats, repeats, to_retry
+from terrain.legacy.sql.rules import (
+    any_flag,
+    detail,
+    flag_rows,
+    held,
+    known_flags,
+    price_rules,
+)
+from terrain.legacy.sql.sync import common_functions, functions, on_new_function
+from terrain.legacy.sql.text import (
+    RANGE,
+    Types,
+    ident,
+    joined,
+    literal,
+    plain,
+    query,
+    templates,
+    texts,
+)
+from terrain.legacy.sql.triggers import (
+    EVENTS,
+    TRIGGER_PREFIX,
+    YIELDING,
+    drop_triggers,
+    trigger_events,
+    triggers_on_legacy,
+    triggers_on_new,
+)
+from terrain.legacy.sql.views import price_forecast, rebuilt_view, round_trip
+
+__all__ = [
+    "EVENTS",
+    "RANGE",
+    "TRIGGER_PREFIX",
+    "Types",
+    "WORKERS",
+    "YIELDING",
+    "account",
+    "any_flag",
+    "both_sides",
+    "checksums",
+    "common_functions",
+    "copy_batch",
+    "copy_lock",
+    "customers",
+    "detail",
+    "differences",
+    "differing",
+    "down",
+    "drop_triggers",
+    "flag_rows",
+    "functions",
+    "held",
+    "ident",
+    "joined",
+    "known_flags",
+    "link",
+    "link_sessions",
+    "literal",
+    "mark_repeats",
+    "merges",
+    "new_only",
+    "next_range",
+    "not_own",
+    "on_new_function",
+    "plain",
+    "price_forecast",
+    "price_rules",
+    "query",
+    "queue_waiting",
+    "rebuilt_view",
+    "repeats",
+    "round_trip",
+    "stale",
+    "synced",
+    "templates",
+    "texts",
+    "to_retry",
+    "trigger_events",
+    "triggers_on_legacy",
+    "triggers_on_new",
+    "written",
+]

@@ -1,0 +1,101 @@
+"""Copying a range of keys, and who waits for it."""
+
+from __future__ import annotations
+
+from terrain import locks
+from terrain.legacy import mapping
+from terrain.legacy.schema import Lens
+from terrain.legacy.sql.columns import written
+from terrain.legacy.sql.lines import line_values, pricing, subtotal
+from terrain.legacy.sql.owners import account
+from terrain.legacy.sql.rules import any_flag, detail, flag_rows, held, price_rules
+from terrain.legacy.sql.text import Types, ident, joined, query
+
+#: Connections that copy a large table, each with its own part of the keys.
+WORKERS = 2
+
+
+def copy_lock(lens: Lens, shard: int) -> str:
+    """The arguments of the advisory lock between deletions and one worker's batches."""
+    return f"{locks.COPY_LOCK}, {mapping.LENSES.index(lens) * WORKERS + shard}"
+
+
+def wait_for_batches(lens: Lens) -> str:
+    """A deletion shares the locks of all workers, who do not get in each other's way."""
+    taken = (
+        f"pg_advisory_xact_lock_shared({copy_lock(lens, shard)})"
+        for shard in range(WORKERS)
+    )
+    return f"PERFORM {joined(taken)};"
+
+
+def copy_batch(
+    lens: Lens, types: Types, table_limit: int, *, row_lock: bool = False
+) -> str:
+    """The statement that copies a range of keys; returns rows seen, copied and held.
+
+    Parameters: ``after`` (exclusive, or NULL) and ``upto`` (inclusive), both uuid.
+    """
+    values = written(lens, types)
+    fit = "true" if lens.part is not None else "l.why IS NULL"
+    owner_columns = owner_values = more = join = ""
+    if lens.owner is not None:
+        address = f"l.{lens.owner.address}"
+        join = account(address)
+        owner_columns, owner_values = f", {lens.owner.column}", ", a.id"
+        if lens.owner.or_session is not None:
+            is_address = mapping.is_address(address)
+            owner_columns += f", {lens.owner.or_session}"
+            owner_values += (
+                f", CASE WHEN {is_address} IS NOT TRUE"
+                " THEN md5('session:' || l.id)::uuid END"
+            )
+            more = "\n" + query(
+                "copy_sessions",
+                fit=fit,
+                is_address=is_address,
+                table_limit=str(table_limit),
+            )
+    if lens.part is not None:
+        more += "\n" + _copy_lines(lens, types)
+    rows = flag_rows(lens) or [("NULL::text", "''")]
+    return query(
+        "copy",
+        legacy=lens.legacy,
+        new=lens.new,
+        own=lens.own,
+        held=held(lens),
+        columns=joined(map(ident, values)),
+        values=joined(values.values()),
+        owner_columns=owner_columns,
+        owner_values=owner_values,
+        account=join,
+        fit=fit,
+        held_detail=detail(lens, lens.held, "l.why") if lens.held else "''",
+        any_flag=any_flag(lens),
+        flag_rows=joined(f"({code}, {sentence})" for code, sentence in rows),
+        more=more,
+        row_lock="FOR KEY SHARE OF l" if row_lock else "",
+    )
+
+
+def _copy_lines(lens: Lens, types: Types) -> str:
+    part = lens.part
+    assert part is not None
+    values = line_values(lens, types)
+    return query(
+        "copy_lines",
+        legacy=lens.legacy,
+        part=part.table,
+        parent=part.parent,
+        subtotal=subtotal("l"),
+        pricing=pricing("public.models"),
+        line_columns=joined(values),
+        line_values=joined(values.values()),
+        price_detail=detail(lens, price_rules(), "f.reason"),
+    )
+
+
+def next_range(table: str) -> str:
+    """Parameters: after, end (uuid or NULL), limit."""
+    return query("range", legacy=table)

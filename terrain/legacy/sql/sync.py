@@ -1,0 +1,196 @@
+"""The functions that keep both sides in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from terrain.legacy import mapping
+from terrain.legacy.schema import Lens
+from terrain.legacy.sql.batches import wait_for_batches
+from terrain.legacy.sql.relations import MIRRORED, USER_REFERENCES, dependents
+from terrain.legacy.sql.rules import held
+from terrain.legacy.sql.text import Types, ident, joined, literal, plain, templates
+from terrain.legacy.sql.to_new import to_new
+from terrain.legacy.sql.views import rebuilt_view
+from terrain.sqlfiles import render
+
+#: How long the new application waits for a legacy row before it yields.
+NEW_SIDE_LOCK_TIMEOUT = "80ms"
+
+#: Trigger depth at which two sides that keep correcting each other are given up on.
+DEEPEST = 24
+
+#: Legacy columns whose change is something for ``settle``.  Rows that are to have an owner
+#: are queued where they are written, while they have none.
+SETTLED_BY: Mapping[str, tuple[str, ...]] = {"artists": ("email",)}
+
+#: What the lines of an order, and the judgement of them, are made from.
+_OF_THE_PART = ("items", "pricing")
+
+
+def common_functions() -> list[str]:
+    """What all tables share.  Can be run again."""
+    source = templates("functions.sql")
+    references = joined(
+        f"({literal(table)}, {literal(column)})" for table, column in USER_REFERENCES
+    )
+    mirrored = joined(f"{literal('public.' + table)}::regclass" for table in MIRRORED)
+    return [
+        source["schema"],
+        source["queue"],
+        source["hold"],
+        source["release"],
+        source["flag"],
+        render(source["user_references"], user_references=references),
+        render(source["user_is_needed"], mirrored=f"ARRAY[{mirrored}]"),
+        source["repoint_user"],
+        render(
+            source["to_customer"],
+            is_address=mapping.is_address("n.email"),
+            normal_address=mapping.normal_address("n.email"),
+        ),
+        source["would_take_along"],
+        source["on_new_truncate"],
+        render(source["yield_to_old"], lock_timeout=NEW_SIDE_LOCK_TIMEOUT),
+        source["yielded_to_old"],
+    ]
+
+
+def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
+    """The view and the functions of one lens.  Can be run again."""
+    source = templates("functions.sql")
+    names = {"legacy": plain(lens.legacy), "new": plain(lens.new), "own": lens.own}
+    order = tuple(order)
+    made = [
+        rebuilt_view(lens, order),
+        render(source["held"], held=held(lens), **names),
+        render(
+            source["gone_user" if lens.new == "users" else "gone"],
+            delete_children="\n    ".join(
+                f"DELETE FROM public.{table} c WHERE c.{column} = _key;"
+                for table, column in dependents(lens)
+            ),
+            **names,
+        ),
+        render(source["moved"], move_children=_move_children(lens), **names),
+        to_new(lens, types, names),
+        _to_legacy(lens, order, names),
+        render(
+            source["on_legacy"],
+            wait_for_batches=wait_for_batches(lens),
+            part_changed=_part_changed(lens),
+            notify_settle=_notify_settle(lens, names),
+            **names,
+        ),
+        render(source["on_legacy_truncate"], **names),
+    ]
+    if lens.part is not None:
+        made.append(
+            render(
+                source["on_new_part"],
+                part=lens.part.table,
+                parent=lens.part.parent,
+                **names,
+            )
+        )
+    return made
+
+
+def on_new_function(new: str, lenses: Iterable[Lens]) -> str:
+    """The trigger function of a new table, for all legacy tables it holds rows of."""
+    source = templates("functions.sql")
+    carried = [
+        render(
+            source["carry_over"],
+            legacy=plain(lens.legacy),
+            owns_new=_in_trigger(lens.own, "NEW"),
+            owns_old=_in_trigger(lens.own, "OLD"),
+            settle_new=_settle_new(lens),
+        )
+        for lens in lenses
+    ]
+    return render(source["on_new"], new=plain(new), carry_over="".join(carried))
+
+
+def _in_trigger(condition: str, row: str) -> str:
+    return f"({condition.replace('n.', f'{row}.')})"
+
+
+def _settle_new(lens: Lens) -> str:
+    if lens.owner is not None:
+        columns = [lens.owner.column, *filter(None, [lens.owner.or_session])]
+        return " AND ".join(f"NEW.{column} IS NULL" for column in columns)
+    if lens.new == "users":
+        return "OLD.email IS DISTINCT FROM NEW.email"
+    return "false"
+
+
+def _move_children(lens: Lens) -> str:
+    if lens.new == "users":
+        return "PERFORM rebuilt.repoint_user(_old, _new);"
+    moves = [
+        f"UPDATE public.{table} c SET {column} = _new WHERE c.{column} = _old;"
+        for table, column in dependents(lens)
+    ]
+    if lens.part is not None:
+        table, parent = lens.part.table, lens.part.parent
+        moves.append(
+            f"UPDATE public.{table} c SET id = md5(_new || ':' || c.position)::uuid"
+            f" WHERE c.{parent} = _new AND c.id = md5(_old || ':' || c.position)::uuid;"
+        )
+    return "\n        ".join(moves)
+
+
+def _to_legacy(lens: Lens, order: tuple[str, ...], names: Mapping[str, str]) -> str:
+    source = templates("functions.sql")
+    compare = "\n            ".join(
+        f"IF w.{name}::text IS DISTINCT FROM l.{name}::text THEN"
+        f" sets := sets || {literal(f', {name} = ($1).{name}')}; END IF;"
+        for name in map(ident, (column.name for column in lens.mapped))
+    )
+    keep = ""
+    if lens.part is not None:
+        keep = render(
+            source["keep_held_part"],
+            part=lens.part.table,
+            parent=lens.part.parent,
+            part_column=lens.part.column,
+            **names,
+        )
+    elif lens.held:
+        keep = render(source["keep_held_whole"], **names)
+    mapped = [ident(column.name) for column in lens.mapped]
+    return render(
+        source["to_legacy"],
+        lock_timeout=NEW_SIDE_LOCK_TIMEOUT,
+        deepest=str(DEEPEST),
+        in_order=joined(f"r.{ident(name)}" for name in order),
+        keep_held=keep,
+        compare=compare,
+        legacy_columns=joined(mapped),
+        w_columns=joined(f"w.{name}" for name in mapped),
+        **names,
+    )
+
+
+def _part_changed(lens: Lens) -> str:
+    if lens.part is None:
+        return "true"
+    old, new = (
+        joined(f"{row}.{name}" for name in _OF_THE_PART) for row in ("OLD", "NEW")
+    )
+    return f"TG_OP = 'INSERT' OR OLD.id <> NEW.id OR ROW({old})::record *<> ROW({new})::record"
+
+
+def _notify_settle(lens: Lens, names: Mapping[str, str]) -> str:
+    columns = SETTLED_BY.get(lens.legacy)
+    if columns is None:
+        return ""
+    changed = " OR ".join(
+        f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns
+    )
+    return render(
+        templates("functions.sql")["notify_settle"],
+        settled_by_changed=f"({changed})",
+        **names,
+    )

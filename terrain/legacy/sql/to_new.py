@@ -1,0 +1,233 @@
+"""The function that makes a new row agree with its legacy row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from terrain.legacy import mapping
+from terrain.legacy.schema import Lens
+from terrain.legacy.sql.columns import new_only, synced, written
+from terrain.legacy.sql.lines import line_values, pricing, subtotal
+from terrain.legacy.sql.owners import other_address, waits
+from terrain.legacy.sql.relations import CHILDREN
+from terrain.legacy.sql.rules import detail, flag_rows, held, known_flags, price_rules
+from terrain.legacy.sql.text import Types, ident, joined, literal, templates, texts
+from terrain.sqlfiles import render
+
+
+def to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
+    source = templates("functions.sql")
+    values = written(lens, types)
+    columns = synced(lens)
+    assignments = [f"{name} = excluded.{name}" for name in columns]
+    updates = [f"{name} = v.{name}" for name in columns]
+    if lens.owner is not None:
+        assignments.append(_forget_owner(lens, "excluded"))
+        updates.append(_forget_owner(lens, "v"))
+    return render(
+        source["to_new"],
+        waits=f" RETURNING {waits(lens)} INTO waits" if lens.owner else "",
+        queue=render(source["queue_for_settle"], **names) if lens.owner else "",
+        updates=joined(updates),
+        synced_values=joined(f"{values[name]} AS {name}" for name in columns),
+        wanted=joined(f"v.{name}" for name in columns),
+        held=held(lens),
+        hold_whole=(
+            "" if lens.part or not lens.held else _hold_whole(lens, types, names)
+        ),
+        displace="".join(_displace(lens, column, names) for column in lens.unique)
+        or "NULL;",
+        carry_displaced=(
+            f"PERFORM rebuilt.{lens.legacy}_to_new(d.id) FROM unnest(displaced) AS d (id);"
+            if lens.unique
+            else ""
+        ),
+        refused=f"{literal(f'{lens.legacy} ')} || _key || ' was refused by the new table: '"
+        " || SQLERRM || '. Correct the row, then retry.'",
+        columns=joined(map(ident, values)),
+        values=joined(values.values()),
+        assignments=joined(assignments),
+        same_kind=" AND ".join(
+            f"n.{name} = {sql}" for name, sql in lens.constants.items()
+        )
+        or "true",
+        stored=joined(f"n.{name}" for name in columns),
+        excluded=joined(f"excluded.{name}" for name in columns),
+        part_too=f"_part := true; why := {held(lens)};" if lens.part else "",
+        lines=_lines(lens, types, names),
+        unpark=_unpark(lens, types),
+        flags=_flags(lens, names),
+        watch_triggers=render(
+            source["watch_triggers"],
+            watched=" OR ".join(
+                f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = {literal(f'public.{table}')}"
+                "::regclass AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
+                for table in [lens.new, *([lens.part.table] if lens.part else [])]
+            ),
+            **names,
+        ),
+        **names,
+    )
+
+
+def _forget_owner(lens: Lens, given: str) -> str:
+    """A row whose address became another's is settled anew."""
+    owner = lens.owner
+    assert owner is not None
+    moved = other_address(f"n.{owner.stored}", f"{given}.{owner.stored}")
+    return f"{owner.column} = CASE WHEN {moved} THEN NULL ELSE n.{owner.column} END"
+
+
+def _hold_whole(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
+    children = "".join(
+        f", {literal(table)}, (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM public.{table} c"
+        f" WHERE c.{column} = _key)"
+        for table, column in CHILDREN.get(lens.new, ())
+    )
+    return render(
+        templates("functions.sql")["hold_whole"],
+        held_detail=detail(lens, lens.held, "why"),
+        park=f"(SELECT jsonb_build_object({literal(lens.new)}, to_jsonb(n){children})"
+        f" FROM public.{lens.new} n WHERE n.id = _key AND {lens.own})",
+        **names,
+    )
+
+
+def _displace(lens: Lens, column: str, names: Mapping[str, str]) -> str:
+    legacy = next(c for c in lens.mapped if column in c.up)
+    return render(
+        templates("functions.sql")["displace"],
+        column=column,
+        legacy_column=legacy.name,
+        value=legacy.up[column],
+        **names,
+    )
+
+
+def _unpark(lens: Lens, types: Types) -> str:
+    if lens.part is not None or not lens.held:
+        return ""
+    columns = new_only(lens, types)
+    statements = [
+        # Limits are for people, not for what was there before them.
+        "IF parked IS NOT NULL THEN"
+        " limits := current_setting('terrain.sync', true);"
+        " PERFORM set_config('terrain.sync', 'on', true);"
+        f" UPDATE public.{lens.new} n SET ({joined(columns)}) ="
+        f" (SELECT {joined(f'r.{name}' for name in columns)} FROM"
+        f" jsonb_populate_record(NULL::public.{lens.new}, parked -> {literal(lens.new)}) r)"
+        " WHERE n.id = _key;",
+        *_unpark_owner(lens),
+    ]
+    for table, column in CHILDREN.get(lens.new, ()):
+        other = {
+            "table_assets": ("assets", "asset_id"),
+            "table_sets": ("asset_sets", "asset_set_id"),
+        }
+        target, key = other[table]
+        statements.append(
+            # Its table may have been given another key meanwhile.
+            f"INSERT INTO public.{table} SELECT (jsonb_populate_record(r,"
+            f" jsonb_build_object({literal(column)}, _key))).* FROM"
+            f" jsonb_populate_recordset(NULL::public.{table},"
+            f" coalesce(parked -> {literal(table)}, '[]')) r"
+            f" WHERE EXISTS (SELECT FROM public.{target} a WHERE a.id = r.{key})"
+            " ON CONFLICT DO NOTHING;"
+        )
+    return "\n        ".join(
+        [
+            *statements,
+            "PERFORM set_config('terrain.sync', coalesce(limits, ''), true);",
+            "END IF;",
+        ]
+    )
+
+
+def _unpark_owner(lens: Lens) -> list[str]:
+    """Who had the row has it again, unless its address is another by now."""
+    owner = lens.owner
+    if owner is None:
+        return []
+    targets = {owner.column: "users", owner.or_session: "anonymous_sessions"}
+    columns = [name for name in targets if name is not None]
+    found = (
+        # Locked, because the key is checked at the commit only.
+        f"(SELECT o.id FROM public.{targets[name]} o"
+        f" WHERE o.id = (parked -> {literal(lens.new)} ->> {literal(name)})::uuid FOR KEY SHARE)"
+        for name in columns
+    )
+    was = f"(parked -> {literal(lens.new)} ->> {literal(owner.stored)})"
+    sets = joined(f"{a} = {b}" for a, b in zip(columns, found, strict=True))
+    return [
+        f"UPDATE public.{lens.new} n SET {sets}"
+        f" WHERE n.id = _key AND NOT {other_address(was, f'n.{owner.stored}')};"
+    ]
+
+
+def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
+    part = lens.part
+    if part is None:
+        return ""
+    source = templates("functions.sql")
+    values = line_values(lens, types)
+    unpark = (
+        f"INSERT INTO public.{part.table}"
+        f" SELECT (jsonb_populate_record(r, jsonb_build_object("
+        # The order may have been given another key meanwhile.
+        f"{literal(part.parent)}, _key,"
+        " 'model_id', (SELECT m.id FROM public.models m WHERE m.id = r.model_id),"
+        " 'artist_id', (SELECT u.id FROM public.users u WHERE u.id = r.artist_id)))).*"
+        f" FROM jsonb_populate_recordset(NULL::public.{part.table},"
+        f" parked -> {literal(part.table)}) r"
+        " ON CONFLICT DO NOTHING;"
+    )
+    write = render(
+        source["write_lines"],
+        line_price="CASE WHEN i.price_source = 'own' THEN i.unit_price END",
+        asset_ref=mapping.plain_text("(e.item -> 'asset_id')"),
+        quantity=mapping.whole_number("e.item -> 'quantity'"),
+        own_price=mapping.own_price("e.item"),
+        subtotal=subtotal("l"),
+        pricing=pricing("public.models"),
+        line_values=joined(f"{sql} AS {name}" for name, sql in values.items()),
+        line_columns=joined(values),
+        line_assignments=joined(f"{name} = f.{name}" for name in values),
+        line_stored=joined(f"i.{name}" for name in values),
+        line_final=joined(f"f.{name}" for name in values),
+    )
+    return render(
+        source["lines"],
+        held_detail=detail(lens, lens.held, "why"),
+        park=f"(SELECT jsonb_build_object({literal(part.table)}, jsonb_agg(to_jsonb(i)))"
+        f" FROM public.{part.table} i WHERE i.{part.parent} = _key HAVING count(*) > 0)",
+        part=part.table,
+        parent=part.parent,
+        part_column=part.column,
+        unpark_lines=unpark,
+        write_lines=write,
+        **names,
+    )
+
+
+def _flags(lens: Lens, names: Mapping[str, str]) -> str:
+    rows = flag_rows(lens)
+    conditions = [f"({rule.when})" for rule in lens.flagged]
+    if lens.part is not None:
+        price = templates("functions.sql")["price_flag"]
+        price = render(price[price.index("(SELECT") :].strip(), subtotal=subtotal("l"))
+        conditions.append(f"_part AND {price} IS NOT NULL")
+        rows += [
+            (
+                f"CASE WHEN why IS NULL AND {price} = {literal(rule.code)}"
+                f" THEN {literal(rule.code)} END",
+                detail(lens, [rule], literal(rule.code)),
+            )
+            for rule in price_rules()
+        ]
+    return render(
+        templates("functions.sql")["flags"],
+        any_flag=" OR ".join(conditions),
+        flag_rows=joined(f"({code}, {sentence})" for code, sentence in rows),
+        known=texts(known_flags(lens)),
+        **names,
+    )
