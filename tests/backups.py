@@ -16,8 +16,8 @@ from django.conf import settings
 from django.db import connections
 
 from terrain import embedded
-from terrain.legacy import fingerprints
-from terrain.legacy.scratch import PREFIX, comment
+from terrain.legacy.backup import fingerprints
+from terrain.legacy.backup.scratch import PREFIX, comment
 from tests.conftest import Database
 
 #: A database with whatever a dump could stumble over.

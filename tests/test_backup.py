@@ -21,9 +21,17 @@ from django.db import connection as django_connection
 
 from terrain.embedded import binaries
 from terrain.exceptions import Stopped
-from terrain.legacy import backup, dumping, fingerprints, proof, scratch, tools
-from terrain.legacy.backup import Damaged
-from terrain.legacy.server import CannotTell, Server
+from terrain.legacy import backup
+from terrain.legacy.backup import (
+    Damaged,
+    dumping,
+    fingerprints,
+    manifest,
+    proof,
+    scratch,
+    tools,
+)
+from terrain.legacy.backup.server import CannotTell, Server
 from tests import backups
 from tests.backups import only, until
 from tests.conftest import Database, Result
@@ -94,7 +102,7 @@ def test_backup_of_another_server_is_none_of_this_one(
     made = backup.load(only(folder))
     assert "backup                 done" in manage("migration_status").out
     elsewhere = {**made.manifest, "system": "7000000000000000000"}
-    backup.write_manifest(made.path, elsewhere)
+    manifest.write_manifest(made.path, elsewhere)
     said = manage("migration_status").out
     assert f"no proven backup in {folder}" in said
     refused = manage("cleanup_legacy", "--yes")
@@ -330,7 +338,7 @@ def test_role_that_may_not_create_databases(
     assert result.err == (f"The backup in {made.path} is kept but not proven: {why}\n")
     assert not made.is_proven
     assert made.manifest["unproven"] == why
-    backup.check(made)
+    manifest.check(made)
     assert not any(each.is_proven for each in backup.find(folder, shop.name))
 
 
@@ -363,7 +371,7 @@ def test_restored_otherwise(shop: Database, manage: Manage, folder: Path) -> Non
     tables = json.loads(json.dumps(made.manifest["tables"]))
     tables["public.orders"]["rows"] += 1
     tables["public.assets"]["fingerprint"] = "7"
-    made = backup.write_manifest(made.path, {**made.manifest, "tables": tables})
+    made = manifest.write_manifest(made.path, {**made.manifest, "tables": tables})
     with pytest.raises(proof.Unproven) as error:
         proof.prove(Server.of(django_connection), made, 1, lambda text: None)
     assert str(error.value) == (
@@ -516,7 +524,7 @@ def test_stopped_while_proving(
     process.send_signal(how)
     _, said = process.communicate()
     made = backup.load(only(folder))
-    backup.check(made)
+    manifest.check(made)
     assert not made.is_proven
     left = backups.scratch_databases(administrator, shop.name)
     if how == signal.SIGINT:
@@ -586,7 +594,7 @@ def test_stopped_while_dumping(
     def stop(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backup, "described", stop)
+    monkeypatch.setattr(manifest, "described", stop)
     with pytest.raises(Stopped) as stopped:
         call_command("backup_database", verbosity=0)
     assert (str(stopped.value), stopped.value.code) == (

@@ -17,9 +17,9 @@ import pytest
 from django.db import connection as django_connection
 from psycopg import sql as pg
 
-from terrain.legacy import backup, dumping, proof, restore, scratch
-from terrain.legacy.backup import Damaged
-from terrain.legacy.server import Server
+from terrain.legacy import backup
+from terrain.legacy.backup import Damaged, dumping, manifest, proof, restore, scratch
+from terrain.legacy.backup.server import Server
 from tests import backups
 from tests.backups import only, until
 from tests.conftest import Database, Result, pointed_at
@@ -414,7 +414,7 @@ def test_unproven(
     shop: Database, kept: Path, manage: Manage, names: Callable[[], str]
 ) -> None:
     content = {**backup.load(kept).manifest, "proof": None}
-    backup.write_manifest(kept, content)
+    manifest.write_manifest(kept, content)
     name = names()
     result = manage("restore_database", kept, "--into", name)
     assert (result.code, result.err) == (
@@ -431,7 +431,7 @@ def test_rows_that_come_back_otherwise(
     """The last line of defence: a backup whose manifest is wrong from the beginning."""
     content = backup.load(kept).manifest
     content["tables"]["public.orders"]["rows"] += 1
-    backup.write_manifest(kept, content)
+    manifest.write_manifest(kept, content)
     before = backups.contents(shop.cluster, shop.name)
     there = backups.databases(administrator, shop.name)
     rows = before["public.orders"]["rows"]
@@ -576,7 +576,7 @@ def test_random_damages(
             " Use another one of {folder}: {other}.",
         ),
         (
-            lambda path: backup.write_manifest(
+            lambda path: manifest.write_manifest(
                 path, {**backup.load(path).manifest, "manifest_version": 2}
             ),
             "{path}/manifest.json has version 2, and this project reads up to version 1. Use"

@@ -10,7 +10,7 @@ from typing import Any
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from terrain.legacy import fingerprints
+from terrain.legacy.backup import fingerprints
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.sql import Types
 

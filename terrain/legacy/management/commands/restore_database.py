@@ -12,9 +12,10 @@ from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.exceptions import Stopped
-from terrain.legacy import backup, proof, restore, tools
+from terrain.legacy import backup
+from terrain.legacy.backup import proof, restore, tools
+from terrain.legacy.backup.server import CannotTell, Server
 from terrain.legacy.management.arguments import add_jobs
-from terrain.legacy.server import CannotTell, Server
 
 
 class Command(BaseCommand):

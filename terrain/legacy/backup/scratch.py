@@ -12,8 +12,8 @@ import psycopg
 from psycopg import errors
 from psycopg import sql as pg
 
-from terrain.legacy.fingerprints import statement
-from terrain.legacy.server import Connection, Server
+from terrain.legacy.backup.fingerprints import statement
+from terrain.legacy.backup.server import Connection, Server
 
 PREFIX = "terrain_scratch_"
 _PATTERN = f"^{PREFIX}[0-9a-f]{{12}}$"

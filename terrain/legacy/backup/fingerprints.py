@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from terrain.legacy import sql
-from terrain.legacy.server import Connection
+from terrain.legacy.backup.server import Connection
 from terrain.sqlfiles import render, statements
 
 #: Table, quoted where need be -> ``rows`` and ``fingerprint``.
 Contents = Mapping[str, Mapping[str, Any]]
+
+_STATEMENTS = Path(__file__).with_name("backup.sql")
 
 LARGE_OBJECTS = "large objects"  # no table: a name with a space would be quoted
 
 
 def statement(name: str, **parts: str) -> Any:
     """A statement of ``backup.sql``."""
-    return render(
-        statements(Path(__file__).with_name("backup.sql"))[name].strip(), **parts
-    )
+    return render(statements(_STATEMENTS)[name].strip(), **parts)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from terrain.legacy import backup, fingerprints, tools
-from terrain.legacy.backup import DUMP, PARTIAL, Backup
-from terrain.legacy.fingerprints import statement
-from terrain.legacy.server import Connection, Server
-from terrain.legacy.tools import Program, Tools
+from terrain.legacy.backup import fingerprints, manifest, tools
+from terrain.legacy.backup.fingerprints import statement
+from terrain.legacy.backup.manifest import DUMP, PARTIAL, Backup
+from terrain.legacy.backup.server import Connection, Server
+from terrain.legacy.backup.tools import Program, Tools
 
 Say = Callable[[str], None]
 
@@ -49,7 +49,7 @@ def take(server: Server, folder: Path, jobs: int, say: Say) -> Backup:
                 dump = _Dump(server, connection, found, partial.path, jobs, say)
                 content = dump.run(partial.lock)
                 content["taken_at"] = taken_at.isoformat()
-                backup.write_manifest(partial.path, content)
+                manifest.write_manifest(partial.path, content)
                 return Backup(partial.finish(), content)
         except OSError as error:
             raise Unwritable(
@@ -85,7 +85,7 @@ class _Dump:
                 content["tables"] = self._fingerprints(program)
                 program.wait(self._tell)
                 self._check(program)
-        content["files"] = backup.described(self.path)
+        content["files"] = manifest.described(self.path)
         content["size"] = sum(each["size"] for each in content["files"].values())
         return content
 
@@ -134,7 +134,7 @@ class _Dump:
         )
         migrations = "SELECT app, name FROM public.django_migrations ORDER BY id"
         return {
-            "manifest_version": backup.MANIFEST_VERSION,
+            "manifest_version": manifest.MANIFEST_VERSION,
             "database": self.server.database,
             "system": fingerprints.system(lambda query: self._one(query)[0]),
             "database_size": database["size"],
@@ -158,7 +158,7 @@ class _Dump:
         return [list(row) for row in self.connection.execute(query)]
 
     def _tell(self) -> None:
-        written = sum(path.stat().st_size for path in backup.files(self.path))
+        written = sum(path.stat().st_size for path in manifest.files(self.path))
         self.say(f"  … {written / 1e6:,.1f} MB written")
 
 
@@ -191,10 +191,10 @@ class _Partial:
 
     def finish(self) -> Path:
         """Give the folder the name under which it counts as a backup."""
-        backup.sync(self.path)
+        manifest.sync(self.path)
         whole = self.path.with_name(self.path.name.removesuffix(PARTIAL))
         self.path.rename(whole)
-        backup.sync(whole.parent)
+        manifest.sync(whole.parent)
         return whole
 
 

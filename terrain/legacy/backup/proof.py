@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 
-from terrain.legacy import backup, fingerprints, scratch, tools
-from terrain.legacy.backup import Backup
-from terrain.legacy.server import Connection, Server
+from terrain.legacy.backup import fingerprints, manifest, scratch, tools
+from terrain.legacy.backup.manifest import Backup
+from terrain.legacy.backup.server import Connection, Server
 
 Say = Callable[[str], None]
 
@@ -163,7 +163,7 @@ def _unproven(made: Backup, why: str) -> Unproven:
 
 def _recorded(made: Backup, **entries: Any) -> Backup:
     content = {**made.manifest, **entries}
-    backup.write_manifest(made.path, content)
+    manifest.write_manifest(made.path, content)
     return replace(made, manifest=content)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from terrain import embedded
-from terrain.legacy.server import Server
+from terrain.legacy.backup.server import Server
 
 #: Where packages put the programs of one major version each.
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")

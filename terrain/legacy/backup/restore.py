@@ -13,10 +13,11 @@ import psycopg
 from psycopg import errors
 from psycopg import sql as pg
 
-from terrain.legacy import backup, prepare, proof, scratch
-from terrain.legacy.backup import Backup
-from terrain.legacy.fingerprints import statement
-from terrain.legacy.server import Connection, Server
+from terrain.legacy import prepare
+from terrain.legacy.backup import proof, scratch
+from terrain.legacy.backup.fingerprints import statement
+from terrain.legacy.backup.manifest import Backup, check, load
+from terrain.legacy.backup.server import Connection, Server
 
 Say = Callable[[str], None]
 
@@ -68,7 +69,7 @@ def restore(
 ) -> Restored:
     """Restore the backup in ``path`` into a database, which need not be there.
 
-    Raises :class:`backup.Damaged`, :class:`Refused`, :class:`tools.Missing`,
+    Raises :class:`Damaged`, :class:`Refused`, :class:`tools.Missing`,
     :class:`tools.Failed` and :class:`proof.Unlike`; the database is as it was then.
     """
     kept = _checked(path, unproven, say)
@@ -92,9 +93,9 @@ def restore(
 
 
 def _checked(path: Path, unproven: bool, say: Say) -> Backup:
-    kept = backup.load(path.resolve())
+    kept = load(path.resolve())
     say(f"Checking {kept.manifest['size'] / 1e6:,.1f} MB against the manifest")
-    backup.check(kept)
+    check(kept)
     if not kept.is_proven and not unproven:
         why = kept.manifest.get("unproven") or "the run that took it did not end"
         raise Refused(

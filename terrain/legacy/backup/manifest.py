@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terrain.legacy import fingerprints
+from terrain.legacy.backup import fingerprints
 
 MANIFEST, DUMP = "manifest.json", "dump"
 
