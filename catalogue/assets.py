@@ -7,7 +7,7 @@ batch can be done again: a second run finds nothing left to do.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -20,6 +20,7 @@ from psycopg.errors import ForeignKeyViolation
 
 from terrain import locks
 from terrain.pace import Pace
+from terrain.progress import measured
 from terrain.sqlfiles import render, statements
 
 #: Sent before models are copied, with ``connection``: whatever must come first.
@@ -61,8 +62,6 @@ REASONS = {
 #: How often a batch is begun, if each time something it refers to is deleted meanwhile.
 ATTEMPTS = 20
 
-Tell = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Held:
@@ -101,9 +100,7 @@ class NoModels(Exception):
     """The tables of the catalogue are not there."""
 
 
-def copy(
-    connection: BaseDatabaseWrapper, *, dry_run: bool = False, tell: Tell | None = None
-) -> Copied:
+def copy(connection: BaseDatabaseWrapper, *, dry_run: bool = False) -> Copied:
     """Make an asset of every model, and fill every table's library from its layout.
 
     An asset has its model's id.  What nobody has edited since the last copy is refreshed,
@@ -118,20 +115,18 @@ def copy(
                 " Run: python manage.py migrate"
             )
     if dry_run:
-        return _copy(connection, "forecast_models", "forecast_libraries", tell)
+        return _copy(connection, "forecast_models", "forecast_libraries")
     with locks.exclusive(connection):
         before_copy.send(copy, connection=connection)
-        copied = _copy(connection, "copy_models", "fill_libraries", tell)
+        copied = _copy(connection, "copy_models", "fill_libraries")
         _count_uses(connection)
         after_copy.send(copy, connection=connection, held=held_models(connection))
     return copied
 
 
-def _copy(
-    connection: BaseDatabaseWrapper, models: str, libraries: str, tell: Tell | None
-) -> Copied:
-    added, refreshed = _in_batches(connection, "models", models, tell)
-    placed, replaced, removed = _in_batches(connection, "tables", libraries, tell)
+def _copy(connection: BaseDatabaseWrapper, models: str, libraries: str) -> Copied:
+    added, refreshed = _in_batches(connection, "models", models)
+    placed, replaced, removed = _in_batches(connection, "tables", libraries)
     with connection.cursor() as cursor:
         _pin(cursor)
         cursor.execute(_sql("edited_assets"))
@@ -159,19 +154,30 @@ def held_models(connection: BaseDatabaseWrapper) -> Iterator[Held]:
 
 
 def _in_batches(
-    connection: BaseDatabaseWrapper, table: str, statement: str, tell: Tell | None
+    connection: BaseDatabaseWrapper, table: str, statement: str
 ) -> list[int]:
     """Run a statement over all keys of a table; returns the sums of what it returns."""
     totals: list[int] = []
-    done = 0
-    for bounds in _ranges(connection, table):
-        counts = _batch(connection, table, statement, bounds)
-        totals = [a + b for a, b in zip(totals or [0] * len(counts), counts)]
-        done += bounds["rows"]
-        if tell is not None:
-            tell(f"{done:,} {table}")
+    step = "models to assets" if table == "models" else "libraries of tables"
+    with measured(step, _planned(connection, table)) as advance:
+        for bounds in _ranges(connection, table):
+            counts = _batch(connection, table, statement, bounds)
+            totals = [a + b for a, b in zip(totals or [0] * len(counts), counts)]
+            advance(bounds["rows"])
     width = 3 if table == "tables" else 2
     return totals or [0] * width
+
+
+def _planned(connection: BaseDatabaseWrapper, table: str) -> int | None:
+    """Rows of a table by the planner's count, None if it has none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nullif(greatest(reltuples, 0), 0)::bigint FROM pg_class"
+            " WHERE oid = to_regclass(%s)",
+            [f"public.{table}"],
+        )
+        found: int | None = cursor.fetchone()[0]
+        return found
 
 
 def _ranges(connection: BaseDatabaseWrapper, table: str) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ with the next step, and exit code 2.  This covers Django's own commands too.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Any
@@ -81,6 +82,8 @@ class Utility(ManagementUtility):
 
 def run(argv: list[str]) -> int:
     """Run the command line and return its exit code."""
+    if os.environ.get("NO_COLOR"):
+        os.environ["DJANGO_COLORS"] = "nocolor"  # how Django's own commands are told
     if "runserver" not in argv[1:2]:
         connection_created.connect(take_time)
     try:

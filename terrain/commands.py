@@ -1,8 +1,13 @@
-"""What the project's management commands have in common."""
+"""What the project's management commands have in common.
+
+Results go to standard output, progress and refusals to standard error, so that what is read
+by a program is never mixed with what is read by a person.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -10,6 +15,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from rich.console import Console
 from rich.table import Table
+
+from terrain import progress
 
 #: Exit codes: the answer is no, and: there was no answer.
 REFUSED, COULD_NOT_RUN = 1, 2
@@ -50,7 +57,17 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         self.verbosity = options.get("verbosity", 1)
-        return super().execute(*args, **options)
+        if not self.is_coloured(**options):
+            options["no_color"], options["force_color"] = True, False
+        with progress.shown(self.verbosity):
+            return super().execute(*args, **options)
+
+    def is_coloured(self, **options: Any) -> bool:
+        """Whether there may be colours: on a terminal, unless somebody would rather not."""
+        if options.get("no_color") or os.environ.get("NO_COLOR"):
+            return False
+        out: Any = options.get("stdout") or getattr(self.stdout, "_out", sys.stdout)
+        return bool(options.get("force_color") or out.isatty())
 
     @property
     def connection(self) -> Any:
@@ -66,7 +83,17 @@ class Command(BaseCommand):
     def say(self, text: str = "") -> None:
         """A line for people; silent with ``-v 0``."""
         if self.verbosity > 0:
+            progress.make_way()
             self.stdout.write(text)
+
+    def mark(self, sign: str) -> str:
+        """``✓``, ``!``, ``✗`` or another sign, in its colour where there are colours."""
+        styles = {
+            "✓": self.style.SUCCESS,
+            "!": self.style.WARNING,
+            "✗": self.style.ERROR,
+        }
+        return styles[sign](sign) if sign in styles else sign
 
     def confirm(self, warning: str, word: str = "yes") -> None:
         """Have the user type a word.  Raises :class:`CannotRun` if nobody can be asked."""
@@ -74,15 +101,18 @@ class Command(BaseCommand):
             raise CannotRun(
                 f"{warning} Nobody is there to be asked; add --yes if that is meant."
             )
+        progress.make_way()
         try:
             typed = input(f"{warning} Type {word} to go on: ").strip()
         except EOFError:
             typed = ""
         if typed != word:
-            raise Refusal("Nothing was changed.")
+            said = f"{typed!r} was typed" if typed else "nothing was typed"
+            raise Refusal(f"Nothing was changed: {said}, and {word} was expected.")
 
     def print_json(self, document: Any) -> None:
         """The one document of ``--json``."""
+        progress.make_way()
         self.stdout.write(
             json.dumps(document, indent=2, default=str, ensure_ascii=False)
         )
@@ -98,4 +128,5 @@ class Command(BaseCommand):
             table.add_column(name, justify="right" if index in numbers else "left")
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))
+        progress.make_way()
         self.console.print(table)

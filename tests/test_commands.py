@@ -472,13 +472,24 @@ def test_a_lock_that_cannot_be_had(
 # --- asking --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("typed", ["no\n", "YES\n", "\n", " \x04"])
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("no\n", "'no' was typed"),
+        ("YES\n", "'YES' was typed"),
+        ("\n", "nothing was typed"),
+        (" \x04", "'\\x04' was typed"),
+    ],
+)
 def test_who_does_not_say_yes_changes_nothing(
-    migrated: Database, manage: Manage, typed: str
+    migrated: Database, manage: Manage, typed: str, said: str
 ) -> None:
     before = contents(migrated)
     result = manage("rollback_migration", stdin=typed)
-    assert (result.code, result.err) == (1, "Nothing was changed.\n")
+    assert (result.code, result.err) == (
+        1,
+        f"Nothing was changed: {said}, and yes was expected.\n",
+    )
     assert result.out == (
         "The new application will find no tables until migrate is run again. Type yes to"
         " go on: "
@@ -497,7 +508,10 @@ def test_cleanup_wants_the_name_of_the_database(
     settings.BACKUP_DIR = tmp_path
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     result = manage("cleanup_legacy", stdin="yes\n")
-    assert (result.code, result.err) == (1, "Nothing was changed.\n")
+    assert (result.code, result.err) == (
+        1,
+        f"Nothing was changed: 'yes' was typed, and {migrated.name} was expected.\n",
+    )
     assert migrated.value("SELECT count(*) FROM legacy.orders") == 500
     result = manage("cleanup_legacy", stdin=f"{migrated.name}\n")
     assert (result.code, result.err) == (0, "")

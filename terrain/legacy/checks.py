@@ -8,7 +8,7 @@ nothing of it, because a wrong declaration would fool the first kind.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
+from terrain import progress
 from terrain.legacy import catalog, copying, public_schema, settling, sql
 from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Lens
+from terrain.progress import Progress
 from terrain.sqlfiles import render, statements
 
 #: Rows compared by one query, and so under one snapshot.
@@ -57,7 +59,6 @@ def verify(
     connection: BaseDatabaseWrapper,
     *,
     every_row: bool = False,
-    tell: Callable[[str], None] | None = None,
 ) -> Verification:
     """Run every check that applies.  What waits to be settled is settled first.
 
@@ -71,13 +72,14 @@ def verify(
     both = catalog.is_moved(connection)
     if both:
         for lens in LENSES:
-            if tell is not None:
-                tell(f"Comparing legacy.{lens.legacy} with rebuilt.{lens.legacy}")
             findings.append(in_step(connection, lens, limit))
         findings.append(triggers_in_place(connection))
-    for check in by_hand(both):
-        if both or "legacy." not in check.query:
-            findings.append(ask(connection, check, limit))
+    asked = [each for each in by_hand(both) if both or "legacy." not in each.query]
+    for number, check in enumerate(asked):
+        step = f"check {check.name}"
+        progress.report(Progress(step, 0, None, 0, f"{number + 1} of {len(asked)}"))
+        findings.append(ask(connection, check, limit))
+    progress.make_way()
     findings += public_schema_as_made(connection)
     if both:
         findings.append(settled(connection))
@@ -127,14 +129,17 @@ def in_step(
     name = f"in_step_{lens.legacy}"
     checksums, differences = sql.checksums(lens), sql.differences(lens)
     compared, offending = 0, []
-    for after, upto in _ranges(connection, lens):
-        bounds = {"after": after, "upto": upto}
-        rows, before, rows_after, sum_after = catalog.rows(
-            connection, checksums, bounds
-        )[0]
-        compared += rows
-        if (rows, before) != (rows_after, sum_after):
-            offending += catalog.rows(connection, differences, bounds)
+    total = max(0, copying.planned(connection, lens.legacy)) or None
+    with progress.measured(f"compare {lens.legacy}", total) as advance:
+        for after, upto in _ranges(connection, lens):
+            bounds = {"after": after, "upto": upto}
+            rows, before, rows_after, sum_after = catalog.rows(
+                connection, checksums, bounds
+            )[0]
+            compared += rows
+            if (rows, before) != (rows_after, sum_after):
+                offending += catalog.rows(connection, differences, bounds)
+            advance(rows)
     if not offending:
         return passed(
             name, f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {compared:,} rows."

@@ -7,7 +7,6 @@ connections, each with its own part of the keys.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import uuid
@@ -23,18 +22,16 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
-from terrain import locks
+from terrain import locks, progress
 from terrain.legacy import catalog, ledger, sql
-from terrain.legacy.ledger import Progress
 from terrain.legacy.mapping import BY_LEGACY
 from terrain.legacy.models import Batch, Run
 from terrain.legacy.schema import Lens
 from terrain.pace import Pace
+from terrain.progress import Progress
 
 #: Tables below this many rows (by the planner's count) are copied by one connection.
 WORTH_SHARING = 20_000
-
-Report = Callable[[Progress], None]
 
 
 @dataclass
@@ -45,7 +42,6 @@ class Work:
     lens: Lens
     batch: str
     batch_with_row_locks: str
-    report: Report | None
     done: int = 0
     started: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -54,32 +50,14 @@ class Work:
     def advanced(self, rows: int) -> None:
         with self.lock:
             self.done += rows
-            if self.report is not None:
-                self.report(
-                    Progress(
-                        self.run.step,
-                        self.done,
-                        self.run.total,
-                        self.run.seconds + time.monotonic() - self.started,
-                    )
+            progress.report(
+                Progress(
+                    self.run.step,
+                    self.done,
+                    self.run.total,
+                    self.run.seconds + time.monotonic() - self.started,
                 )
-
-
-def reporter() -> Report | None:
-    """How a migration shows progress: a line redrawn on a terminal, nothing in a pipe."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(progress: Progress) -> None:
-        left = f", {progress.left:.0f} s left" if progress.left is not None else ""
-        print(
-            f"\r    {progress.step}: {progress.done:,} rows, {progress.rate:,.0f}/s{left}\033[K",
-            end="",
-            flush=True,
-            file=sys.stderr,
-        )
-
-    return show
+            )
 
 
 def step_name(table: str) -> str:
@@ -87,9 +65,7 @@ def step_name(table: str) -> str:
     return f"copy {table}"
 
 
-def copy(
-    connection: BaseDatabaseWrapper, table: str, report: Report | None = None
-) -> Run | None:
+def copy(connection: BaseDatabaseWrapper, table: str) -> Run | None:
     """Copy a legacy table, or go on doing so.  None if there is nothing to copy from."""
     if not catalog.is_moved(connection):
         return None
@@ -97,11 +73,11 @@ def copy(
     step = step_name(table)
     run = ledger.last(step, connection.alias)
     if run is None or run.state == Run.State.DONE:
-        if _planned(connection, table) <= 0 or not _histogram(connection, table):
+        if planned(connection, table) <= 0 or not _histogram(connection, table):
             # Of a table never analysed, or not since it was emptied, the planner knows nothing.
             _analyze(connection, "legacy", table, [lens.key])
         reconcile(connection, lens)
-    total = max(_planned(connection, table), 0)
+    total = max(planned(connection, table), 0)
     run = ledger.begin(step, total=total, using=connection.alias)
     types = catalog.types(connection)
     work = Work(
@@ -109,12 +85,12 @@ def copy(
         lens,
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT),
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT, row_lock=True),
-        report,
     )
     work.done = sum(run.batches.values_list("rows", flat=True))
     try:
         _copy_in_shards(connection, work, _shards(connection, run, table, total))
     finally:
+        progress.make_way()
         run.seconds += time.monotonic() - work.started
         run.rows = work.done
         run.save()
@@ -139,8 +115,8 @@ def _analyze(
         )
 
 
-def _planned(connection: BaseDatabaseWrapper, table: str) -> int:
-    """Rows of a legacy table by the planner's count; -1 if it was never analysed."""
+def planned(connection: BaseDatabaseWrapper, table: str) -> int:
+    """Rows of a moved table by the planner's count; -1 if it was never analysed."""
     found: int = catalog.value(
         connection,
         "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
@@ -404,17 +380,19 @@ def carry_over_all(
     pace = Pace.beside_others(connection)
     pace.rows = FIRST_CHUNK
     start = 0
-    while start < len(keys):
-        some = keys[start : start + pace.rows]
-        started = time.monotonic()
-        locks.run_briefly(
-            connection,
-            partial(carry_over, connection, lens, some),
-            what=f"Carrying over {len(some)} rows of {lens.legacy}",
-            tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
-        )
-        pace.took(len(some), time.monotonic() - started)
-        start += len(some)
+    with progress.measured(f"carry over {lens.legacy}", len(keys)) as advance:
+        while start < len(keys):
+            some = keys[start : start + pace.rows]
+            started = time.monotonic()
+            locks.run_briefly(
+                connection,
+                partial(carry_over, connection, lens, some),
+                what=f"Carrying over {len(some)} rows of {lens.legacy}",
+                tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
+            )
+            pace.took(len(some), time.monotonic() - started)
+            advance(len(some))
+            start += len(some)
     return len(keys)
 
 
@@ -453,9 +431,7 @@ def ranges(
 CUSTOMERS = "copy customers"
 
 
-def copy_customers(
-    connection: BaseDatabaseWrapper, report: Report | None = None
-) -> Run | None:
+def copy_customers(connection: BaseDatabaseWrapper) -> Run | None:
     """Make an account of every address of a buyer or of a saved table that has none yet.
 
     Orders come first: a customer is called what their first order says.
@@ -464,8 +440,11 @@ def copy_customers(
         return None
     run = ledger.begin(CUSTOMERS, using=connection.alias)
     started = time.monotonic()
-    for shard, table in enumerate(("orders", "user_tables")):
-        _customers_of(connection, run, shard, BY_LEGACY[table])
+    sources = ("orders", "user_tables")
+    total = sum(max(0, planned(connection, table)) for table in sources)
+    with progress.measured(CUSTOMERS, total or None) as advance:
+        for shard, table in enumerate(sources):
+            _customers_of(connection, run, shard, BY_LEGACY[table], advance)
     run.seconds += time.monotonic() - started
     run.rows = catalog.value(
         connection, "SELECT count(*) FROM users WHERE role = 'customer'"
@@ -477,7 +456,11 @@ def copy_customers(
 
 
 def _customers_of(
-    connection: BaseDatabaseWrapper, run: Run, shard: int, lens: Lens
+    connection: BaseDatabaseWrapper,
+    run: Run,
+    shard: int,
+    lens: Lens,
+    advance: Callable[[int], None],
 ) -> None:
     table = sql.ident("legacy", lens.legacy)
     source = (
@@ -507,6 +490,7 @@ def _customers_of(
             tables=("public.users",),
         )
         pace.took(rows, time.monotonic() - started)
+        advance(rows)
         after = upto
 
 

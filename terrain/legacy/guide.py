@@ -20,6 +20,7 @@ from terrain.legacy import backup, catalog, copying, ledger, prepare, retreat, s
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
+from terrain.progress import Progress
 
 
 class State(StrEnum):
@@ -171,7 +172,7 @@ def _copy(name: str, run: Run, at_work: bool) -> Step:
         )
     done = sum(run.batches.values_list("rows", flat=True))
     seconds = sum(run.batches.values_list("seconds", flat=True))
-    progress = ledger.Progress(name, done, run.total, seconds)
+    progress = Progress(name, done, run.total, seconds)
     return Step(
         name,
         "migrate",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
@@ -16,7 +15,6 @@ from terrain.locks import Busy, exclusive
 
 __all__ = [
     "Busy",
-    "Progress",
     "begin",
     "exclusive",
     "finish",
@@ -67,27 +65,3 @@ def recorded(step: str, using: str = "default", **detail: Any) -> Iterator[Run]:
         raise
     run.seconds += time.monotonic() - started
     finish(run, **detail)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a step is: a value, for terminals, logs and JSON to render.
-
-    ``rate`` is rows a second while at work, ``left`` seconds, None while unknown.
-    """
-
-    step: str
-    done: int
-    total: int | None
-    seconds: float
-    note: str = ""
-
-    @property
-    def rate(self) -> float:
-        return self.done / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def left(self) -> float | None:
-        if self.total is None or not self.rate:
-            return None
-        return max(self.total - self.done, 0) / self.rate

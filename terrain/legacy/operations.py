@@ -14,11 +14,13 @@ from django.db import migrations, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState, StateApps
 
+from terrain import progress
 from terrain.legacy import catalog, copying, engine, ledger, prepare, settling
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 
 
 def _say(sentence: str) -> None:
+    progress.make_way()
     print(f"\n    {sentence}", end="", flush=True, file=sys.stderr)
 
 
@@ -145,7 +147,7 @@ class Copy(LegacyOperation):
     def forwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
-        copying.copy(schema_editor.connection, self.args[0], copying.reporter())
+        copying.copy(schema_editor.connection, self.args[0])
 
 
 class CopyCustomers(LegacyOperation):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
-from terrain import locks
+from terrain import locks, progress
 from terrain.legacy import catalog, copying, engine, sql
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
@@ -80,6 +80,13 @@ def queue_waiting(connection: BaseDatabaseWrapper) -> None:
 
 def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
     """Empty the queue, a transaction for every few hundred entries."""
+    with progress.measured("settle") as advance:
+        return _settle_all(connection, advance)
+
+
+def _settle_all(
+    connection: BaseDatabaseWrapper, advance: Callable[[int], None]
+) -> Settled:
     total = Settled()
     while True:
         done = locks.run_briefly(
@@ -92,7 +99,8 @@ def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
         )
         if done is None:
             return total
-        settled, artists = done
+        settled, artists, taken = done
+        advance(taken)
         total += settled
         if artists:
             # After the commit: a merge may have to wait, and what has been settled is not
@@ -102,8 +110,11 @@ def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
 
 def _settle_some(
     connection: BaseDatabaseWrapper,
-) -> tuple[Settled, list[uuid.UUID]] | None:
-    """The next entries of the queue, artists to merge customers into aside; None if none."""
+) -> tuple[Settled, list[uuid.UUID], int] | None:
+    """The next entries of the queue, artists to merge customers into aside; None if none.
+
+    The number is how many entries there were.
+    """
     taken = catalog.rows(connection, sql.query("take_queue"), {"limit": TAKEN_AT_ONCE})
     if not taken:
         return None
@@ -115,7 +126,7 @@ def _settle_some(
     total = Settled()
     for table, some in keys.items():
         total += _settle_rows(connection, table, some)
-    return total, artists
+    return total, artists, len(taken)
 
 
 def _turn_limits_off(connection: BaseDatabaseWrapper) -> None:

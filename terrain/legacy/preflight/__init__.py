@@ -6,12 +6,13 @@ be accepted by name (PREFLIGHT_ACCEPT), where that makes sense at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from terrain import progress
 from terrain.legacy import catalog
 from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.preflight.asking import Question, Situation
@@ -20,6 +21,7 @@ from terrain.legacy.preflight.reach import REACH_QUESTIONS
 from terrain.legacy.preflight.rows import ROW_QUESTIONS
 from terrain.legacy.preflight.server import SERVER_QUESTIONS
 from terrain.legacy.preflight.shape import SHAPE_QUESTIONS
+from terrain.progress import Progress
 
 #: Blocking findings that an operator may decide to live with.
 ACCEPTABLE = (
@@ -68,7 +70,6 @@ def run(
     connection: BaseDatabaseWrapper,
     *,
     accept: Collection[str] = (),
-    tell: Callable[[str], None] | None = None,
     **known: Any,
 ) -> Report:
     """Ask everything.  The proof and the forecast are only made where the shape is right.
@@ -93,7 +94,7 @@ def run(
     if not _any(findings, "privileges"):  # what it could set is asked of the right role
         findings += _ask(REACH_QUESTIONS, situation)
     if not _any(findings, *_SHAPE):
-        findings += _ask(ROW_QUESTIONS, situation, tell)
+        findings += _ask(ROW_QUESTIONS, situation)
     return Report(
         tuple(_accepted(each, accept) for each in findings), outlook(situation)
     )
@@ -109,15 +110,12 @@ def _any(findings: list[Finding], *names: str) -> bool:
     return any(each.is_bad and each.name in names for each in findings)
 
 
-def _ask(
-    questions: tuple[Question, ...],
-    situation: Situation,
-    tell: Callable[[str], None] | None = None,
-) -> Iterator[Finding]:
-    for question in questions:
-        if tell is not None:
-            tell((question.__doc__ or "").partition("\n")[0])
+def _ask(questions: tuple[Question, ...], situation: Situation) -> Iterator[Finding]:
+    for number, question in enumerate(questions, 1):
+        what = (question.__doc__ or "").partition("\n")[0].rstrip(".")
+        progress.report(Progress(what, 0, None, 0, f"{number} of {len(questions)}"))
         yield from question(situation)
+    progress.make_way()
 
 
 def _accept_is_known(accept: Collection[str]) -> Iterator[Finding]:

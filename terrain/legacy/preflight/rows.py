@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from terrain import progress
 from terrain.legacy import catalog, sql
 from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
 from terrain.legacy.preflight.asking import Question, Situation, found
 from terrain.legacy.schema import Column, Lens, Repeat, Rule
+from terrain.progress import Progress
 
 
 def empty_values(situation: Situation) -> Iterator[Finding]:
@@ -103,9 +105,12 @@ def round_trip(situation: Situation) -> Iterator[Finding]:
     read = 0
     failed = False
     for lens in situation.lenses:
-        read += situation.value(
+        there = situation.value(
             f"SELECT count(*) FROM {situation.qualified[lens.legacy]}"
         )
+        read += there
+        note = f"{there:,} rows there and back"
+        progress.report(Progress(f"prove {lens.legacy}", 0, None, 0, note))
         rows = situation.rows(
             sql.round_trip(lens, types, situation.qualified) + f" LIMIT {EXAMPLES + 1}"
         )

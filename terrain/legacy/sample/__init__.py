@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain.legacy import catalog
+from terrain.progress import measured
 
 #: What there is at scale 1, and at least.
 _SIZES: Mapping[str, tuple[int, int]] = {
@@ -54,7 +55,11 @@ def load(connection: BaseDatabaseWrapper, scale: float) -> dict[str, int]:
         lambda match: str(numbers[match.group(1)]),
         (folder / "generate.sql").read_text(encoding="utf-8"),
     )
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+    with (
+        measured("make a shop"),
+        transaction.atomic(using=connection.alias),
+        connection.cursor() as cursor,
+    ):
         cursor.execute(schema)
         cursor.execute(rows)
     tables = (

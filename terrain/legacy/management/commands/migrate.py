@@ -6,10 +6,21 @@ from typing import Any
 
 from django.core.management.commands import migrate
 
+from terrain import progress
 from terrain.legacy import guard
 
 
 class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
-        with guard.pretending(options["fake"]):
+        with (
+            guard.pretending(options["fake"]),
+            progress.shown(options["verbosity"], within_line=True),
+        ):
             super().handle(*args, **options)
+
+    def migration_progress_callback(
+        self, action: str, migration: Any = None, fake: bool = False
+    ) -> None:
+        """Django's own lines, and the one that is redrawn makes way for them."""
+        progress.make_way()
+        super().migration_progress_callback(action, migration, fake)

@@ -25,10 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON document")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        tell = None if options["json"] else lambda what: self.say(f"  … {what}")
-        report = preflight.run(
-            self.connection, accept=settings.PREFLIGHT_ACCEPT, tell=tell
-        )
+        report = preflight.run(self.connection, accept=settings.PREFLIGHT_ACCEPT)
         if options["json"]:
             self.print_json(report.as_json())
         else:
@@ -71,7 +68,8 @@ class Command(BaseCommand):
 
     def print_finding(self, finding: Finding) -> None:
         marks = {Severity.BLOCKS: "✗", Severity.WARNS: "!", Severity.TELLS: "·"}
-        self.say(f"{marks.get(finding.severity, '✓')} {finding.sentence}")
+        mark = self.mark(marks.get(finding.severity, "✓"))
+        self.say(f"{mark} {finding.sentence}")
         for row in finding.rows:
             self.say(
                 "    " + ", ".join(f"{name} {value}" for name, value in row.items())

@@ -48,9 +48,8 @@ class Command(BaseCommand):
             sys.exit(REFUSED)
 
     def _verify(self, as_json: bool) -> checks.Verification:
-        tell = None if as_json else lambda what: self.say(f"  … {what}")
         with ledger.recorded("verify") as run:
-            result = checks.verify(self.connection, every_row=as_json, tell=tell)
+            result = checks.verify(self.connection, every_row=as_json)
             run.detail = {
                 "passed": not result.failures,
                 "failures": [each.name for each in result.failures],
@@ -61,7 +60,7 @@ class Command(BaseCommand):
     def _print(self, result: checks.Verification, html: Path | None) -> None:
         for finding in result.findings:
             mark = {Severity.FAILS: "✗", Severity.WARNS: "!"}.get(finding.severity, "✓")
-            self.say(f"{mark} {finding.name}: {finding.sentence}")
+            self.say(f"{self.mark(mark)} {finding.name}: {finding.sentence}")
             for row in finding.rows:
                 self.say(
                     "    " + ", ".join(f"{name} {value}" for name, value in row.items())
