@@ -21,7 +21,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from terrain import locks, pace
-from terrain.legacy import copying, engine, ledger, retreat
+from terrain.legacy import cleanup, copying, engine, ledger
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Batch, Run
 from tests import dumps
@@ -88,12 +88,15 @@ def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "LARGEST_BATCH", 3)
 
 
-def killed_at(database: Database, last: int, *command: str) -> tuple[int, str]:
+def killed_at(
+    database: Database, last: int, *command: str, **environment: str
+) -> tuple[int, str]:
     """Run a command in a process that kills itself at its last commit; exit code, output."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.killed", database.name, str(last), *command],
         capture_output=True,
         text=True,
+        env={**os.environ, **environment},
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -579,7 +582,7 @@ def test_migrated_and_cleaned_up_is_as_fresh(
     migrated: Database, clone: Callable[[str], Database], manage: Manage
 ) -> None:
     """Law 5, by pg_dump: columns in order, defaults, indexes, constraints, grants."""
-    retreat.clean_up(connection)
+    cleanup.clean_up(connection)
     cleaned, settings = dumps.schema(migrated), database_settings(migrated)
     fresh = clone("template0")
     assert manage("migrate", "-v0").code == 0
@@ -598,7 +601,7 @@ def database_settings(database: Database) -> list[Any]:
 def test_cleaned_up_migrate_has_nothing_to_do(
     migrated: Database, manage: Manage
 ) -> None:
-    retreat.clean_up(connection)
+    cleanup.clean_up(connection)
     before = dumps.contents(migrated)
     assert manage("migrate", "-v0").code == 0
     assert dumps.contents(migrated) == before
@@ -659,7 +662,7 @@ def test_a_second_run_says_who_is_running(
 
 def test_what_others_have_put_into_legacy_stays(migrated: Database) -> None:
     migrated.execute("CREATE TABLE legacy.notes (note text)")
-    retreat.clean_up(connection)
+    cleanup.clean_up(connection)
     assert dumps.schemas(migrated) == {"public", "legacy"}
     assert migrated.rows("SELECT * FROM legacy.notes") == []
 

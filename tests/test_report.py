@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from terrain.legacy import checks, ledger, report, retreat
+from terrain.legacy import checks, cleanup, ledger, report
 from terrain.legacy.models import Quarantine
 from tests.conftest import Database, Result
 
@@ -154,7 +154,7 @@ def test_everything_is_escaped(migrated: Database, tmp_path: Path) -> None:
 
 def test_after_cleanup(migrated: Database, manage: Manage, tmp_path: Path) -> None:
     rows = migrated.value("SELECT count(*) FROM legacy.orders")
-    retreat.clean_up(connection)
+    cleanup.clean_up(connection)
     file = tmp_path / "report.html"
     result = manage("verify_migration", "--html", file)
     assert result.code == 0, result.out

@@ -227,6 +227,9 @@ KEYS: dict[str, Any] = {
     "reasons": ["x"],
     "details": ["x"],
     "rows": ["{}"],
+    "since": "2026-01-01",
+    "schema": "legacy",
+    "tables": ["users"],
 }
 
 
@@ -240,6 +243,11 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
         "others_in_legacy",
         "others_on_legacy",
         "others_on_rebuilt",
+        "sessions_at_legacy",
+        "written_lately",
+        "trim_used",
+        "scans_of_legacy",
+        "writes_of_new",
     ):
         yield name, sql.query(name)
     yield "merges", sql.merges()

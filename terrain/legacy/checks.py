@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import progress
-from terrain.legacy import catalog, copying, public_schema, settling, sql
+from terrain.legacy import catalog, copying, public_schema, settling, sql, usage
 from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.models import Quarantine
@@ -66,8 +66,13 @@ def verify(
     Raises :class:`NothingToVerify` when the database is not migrated.
     """
     ensure_possible(connection)
-    settling.settle(connection)
-    limit = None if every_row else EXAMPLES
+    with usage.ours(connection):
+        settling.settle(connection)
+        findings = _findings(connection, None if every_row else EXAMPLES)
+    return Verification(tuple(findings), tuple(_quarantined(connection)))
+
+
+def _findings(connection: BaseDatabaseWrapper, limit: int | None) -> list[Finding]:
     findings: list[Finding] = []
     both = catalog.is_moved(connection)
     if both:
@@ -83,7 +88,7 @@ def verify(
     findings += public_schema_as_made(connection)
     if both:
         findings.append(settled(connection))
-    return Verification(tuple(findings), tuple(_quarantined(connection)))
+    return findings
 
 
 def ensure_possible(connection: BaseDatabaseWrapper) -> None:

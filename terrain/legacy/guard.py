@@ -15,13 +15,9 @@ from django.db import connections
 from django.db.migrations import Migration
 
 from terrain.exceptions import Stopped
-from terrain.legacy import catalog, ledger, preflight, prepare
-from terrain.legacy.models import Run
+from terrain.legacy import catalog, cleanup, ledger, preflight, prepare
 
 Plan = list[tuple[Migration, bool]]
-
-#: The ledger's name for the end of it all.
-CLEANUP = "cleanup"
 
 #: Each makes a table that is called as a legacy one.
 _MAKE_TABLES_OF_LEGACY_NAMES = {
@@ -119,10 +115,7 @@ def _before_going_back(connection: Any, plan: Plan) -> None:
         if backwards
     }
     moved = bool(catalog.legacy_tables(connection))
-    cleaned = None
-    if catalog.table_exists(connection, "public", "legacy_run"):
-        cleaned = ledger.last(CLEANUP, connection.alias)
-    if not moved and cleaned is not None and cleaned.state == Run.State.DONE:
+    if not moved and cleanup.is_cleaned_up(connection):
         raise Stopped(
             "The legacy tables have been cleaned up, so there is nothing to go back to, and"
             " unapplying these migrations would drop the only copy of the shop's data."

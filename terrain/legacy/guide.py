@@ -16,7 +16,17 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
-from terrain.legacy import backup, catalog, copying, ledger, prepare, retreat, sql
+from terrain.legacy import (
+    backup,
+    catalog,
+    cleanup,
+    copying,
+    ledger,
+    prepare,
+    retreat,
+    sql,
+    usage,
+)
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
@@ -54,7 +64,7 @@ def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
     """Every step of the guide, in order."""
     at_work = _somebody_at_work(connection)
     found = catalog.legacy_tables(connection)
-    is_legacy = bool(found) or retreat.is_cleaned_up(connection)
+    is_legacy = bool(found) or cleanup.is_cleaned_up(connection)
     made = [_migrate(connection, found)]
     if is_legacy:
         before = [_prepare(connection, found), _backup(connection, backups, found)]
@@ -90,13 +100,13 @@ def _last(connection: BaseDatabaseWrapper, step: str) -> Run | None:
 
 
 def _prepare(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
-    done = prepare.is_prepared(connection) or retreat.is_cleaned_up(connection)
+    done = prepare.is_prepared(connection) or cleanup.is_cleaned_up(connection)
     detail = "sessions find the tables in legacy, then public"
     if not done and not prepare.other_sessions(connection):
         detail = "no other session is connected: migrate does it"
     elif not done:
         detail = "the search path is not set"
-    if retreat.is_cleaned_up(connection):
+    if cleanup.is_cleaned_up(connection):
         detail = "no longer needed"
     return Step(
         "prepare", "prepare_database", State.DONE if done else State.PENDING, detail
@@ -152,7 +162,7 @@ def _copies(connection: BaseDatabaseWrapper, at_work: bool) -> Iterator[Step]:
     for table in (LENSES[0].legacy, "customers", *(lens.legacy for lens in LENSES[1:])):
         name = copying.step_name(table)
         run = _last(connection, name)
-        if retreat.is_cleaned_up(connection):
+        if cleanup.is_cleaned_up(connection):
             yield Step(name, "migrate", State.DONE, rows=run.rows if run else None)
         elif run is None or not moved or (back is not None and run.pk < back.pk):
             yield Step(name, "migrate", State.PENDING)
@@ -186,7 +196,7 @@ def _copy(name: str, run: Run, at_work: bool) -> Step:
 
 
 def _settle(connection: BaseDatabaseWrapper) -> Step:
-    if retreat.is_cleaned_up(connection):
+    if cleanup.is_cleaned_up(connection):
         return Step("settle", "settle", State.DONE, "no longer needed")
     if not catalog.table_exists(connection, "rebuilt", "queue"):
         return Step("settle", "settle", State.PENDING)
@@ -224,7 +234,7 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
 
 def _verify(connection: BaseDatabaseWrapper) -> Step:
     run = _last(connection, "verify")
-    since = retreat.migrated_at(connection)
+    since = cleanup.migrated_at(connection)
     if run is None or since is None or run.started_at < since:
         return Step("verify", "verify_migration", State.PENDING)
     if not run.detail.get("passed"):
@@ -235,7 +245,7 @@ def _verify(connection: BaseDatabaseWrapper) -> Step:
 
 
 def _cleanup(connection: BaseDatabaseWrapper) -> Step:
-    if retreat.is_cleaned_up(connection):
+    if cleanup.is_cleaned_up(connection):
         return Step(
             "cleanup", "cleanup_legacy", State.DONE, "the legacy tables are gone"
         )
@@ -268,7 +278,11 @@ class Moved:
 
 def summary(connection: BaseDatabaseWrapper) -> list[Moved]:
     """Legacy table -> new table, rows, quarantined rows, seconds of copying."""
-    made = []
+    with usage.ours(connection):
+        return list(_summary(connection))
+
+
+def _summary(connection: BaseDatabaseWrapper) -> Iterator[Moved]:
     for lens in LENSES:
         run = _last(connection, copying.step_name(lens.legacy))
         quarantined = Quarantine.objects.using(connection.alias).filter(
@@ -281,15 +295,12 @@ def summary(connection: BaseDatabaseWrapper) -> list[Moved]:
             connection,
             f"SELECT count(*) FROM {sql.ident('public', lens.new)} n WHERE {lens.own}",
         )
-        made.append(
-            Moved(
-                lens.legacy,
-                f"{lens.new}, {lens.part.table}" if lens.part else lens.new,
-                rows,
-                new_rows,
-                quarantined.filter(kind="held").count(),
-                quarantined.filter(kind="flagged").count(),
-                run.seconds if run is not None else 0.0,
-            )
+        yield Moved(
+            lens.legacy,
+            f"{lens.new}, {lens.part.table}" if lens.part else lens.new,
+            rows,
+            new_rows,
+            quarantined.filter(kind="held").count(),
+            quarantined.filter(kind="flagged").count(),
+            run.seconds if run is not None else 0.0,
         )
-    return made

@@ -15,7 +15,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState, StateApps
 
 from terrain import progress
-from terrain.legacy import catalog, copying, engine, ledger, prepare, settling
+from terrain.legacy import catalog, copying, engine, ledger, prepare, settling, usage
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 
 
@@ -120,6 +120,7 @@ class KeepInStep(LegacyOperation):
         engine.unpark(connection, _say)
         if not catalog.is_moved(connection):
             return
+        usage.forget(connection)
         engine.derive(connection)
         for lens in LENSES:
             engine.keep_in_step(connection, lens, _say)

@@ -385,7 +385,7 @@ def others_on_rebuilt(connection: BaseDatabaseWrapper) -> list[str]:
         for kind, name in catalog.rows(
             connection,
             sql.query("others_on_rebuilt"),
-            {"ours": [*ours, "queue", "prepared"]},
+            {"ours": [*ours, "queue", "used", "prepared"]},
         )
     ]
 

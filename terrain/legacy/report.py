@@ -17,7 +17,7 @@ from django.db.models import Count, Min
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from terrain.legacy import catalog, copying, guide, ledger, retreat
+from terrain.legacy import catalog, cleanup, copying, guide, ledger
 from terrain.legacy.checks import Verification
 from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.mapping import LENSES
@@ -121,8 +121,8 @@ def rendered(connection: BaseDatabaseWrapper, result: Verification) -> str:
             "checks": [_shown(each) for each in result.findings],
             "moved": moved,
             "rows": sum(each.rows or 0 for each in moved),
-            "is_cleaned_up": retreat.is_cleaned_up(connection),
-            "migrated_at": retreat.migrated_at(connection),
+            "is_cleaned_up": cleanup.is_cleaned_up(connection),
+            "migrated_at": cleanup.migrated_at(connection),
             "quarantined": _quarantined(connection),
             "versions": {
                 "PostgreSQL": catalog.value(connection, "SHOW server_version"),

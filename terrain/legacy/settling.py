@@ -19,7 +19,7 @@ from psycopg import errors
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
-from terrain.legacy import catalog, copying, engine, sql
+from terrain.legacy import catalog, copying, engine, sql, usage
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Quarantine
@@ -55,11 +55,12 @@ def settle(connection: BaseDatabaseWrapper) -> Settled:
     """Do all that waits: the quarantine, then the queue, then what several rows share."""
     if not is_possible(connection):
         return Settled()
-    total = Settled(released=retry_held(connection))
-    queue_waiting(connection)
-    total += settle_queue(connection)
-    total += Settled(merged=merge_customers(connection, None))
-    mark_repeats(connection)
+    with usage.ours(connection):
+        total = Settled(released=retry_held(connection))
+        queue_waiting(connection)
+        total += settle_queue(connection)
+        total += Settled(merged=merge_customers(connection, None))
+        mark_repeats(connection)
     return total
 
 
@@ -98,6 +99,8 @@ def _settle_all(
             also=(errors.ForeignKeyViolation,),
         )
         if done is None:
+            if total != Settled():
+                usage.trim(connection)
             return total
         settled, artists, taken = done
         advance(taken)

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import progress
-from terrain.legacy import catalog
+from terrain.legacy import catalog, usage
 from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.preflight.asking import Question, Situation
 from terrain.legacy.preflight.outlook import Outlook, outlook
@@ -94,7 +94,8 @@ def run(
     if not _any(findings, "privileges"):  # what it could set is asked of the right role
         findings += _ask(REACH_QUESTIONS, situation)
     if not _any(findings, *_SHAPE):
-        findings += _ask(ROW_QUESTIONS, situation)
+        with usage.ours(connection):
+            findings += _ask(ROW_QUESTIONS, situation)
     return Report(
         tuple(_accepted(each, accept) for each in findings), outlook(situation)
     )

@@ -148,7 +148,12 @@ def in_the_way(situation: Situation) -> Iterator[Finding]:
 def schemas(situation: Situation) -> Iterator[Finding]:
     """Whether a schema that this project makes, and drops again, has others' things in it."""
     ours = {
-        REBUILT: {"queue", "prepared", *(lens.legacy for lens in situation.lenses)},
+        REBUILT: {
+            "queue",
+            "used",
+            "prepared",
+            *(lens.legacy for lens in situation.lenses),
+        },
         PARKED: set(catalog.NEW_TABLES),
     }
     for schema, known in ours.items():

@@ -25,6 +25,16 @@ CREATE TABLE IF NOT EXISTS rebuilt.queue (
     queued_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- name: used
+-- Who has written to a legacy table, and when, to the minute: cleanup asks whether the old
+-- application is really gone.  Inserted into and nothing else, like the queue.
+CREATE TABLE IF NOT EXISTS rebuilt.used (
+    legacy_table text NOT NULL,
+    role         name NOT NULL,
+    application  text NOT NULL,
+    at           timestamptz NOT NULL
+);
+
 -- name: hold
 -- Put a row into quarantine, or bring its entry up to date.
 CREATE OR REPLACE FUNCTION rebuilt.hold(
@@ -517,10 +527,23 @@ END $body$;
         END IF;
     END IF;
 
+-- name: note_use
+    -- A client's own statement (what is done beneath one of the new application's is not
+    -- the old one's), once a minute for each session.
+    IF pg_trigger_depth() = 1
+       AND coalesce(current_setting('terrain.used_{legacy}', true), '')
+           <> (extract(epoch FROM now())::bigint / 60)::text THEN
+        INSERT INTO rebuilt.used (legacy_table, role, application, at)
+        VALUES ('{legacy}', session_user, current_setting('application_name'), now());
+        PERFORM set_config('terrain.used_{legacy}',
+                           (extract(epoch FROM now())::bigint / 60)::text, false);
+    END IF;
+
 -- name: on_legacy
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
+    {note_use}
     -- No batch may be half-way with a row that goes: see copy in queries.sql.
     IF TG_OP = 'DELETE' THEN
         {wait_for_batches}
@@ -547,6 +570,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $
 DECLARE
     _key uuid;
 BEGIN
+    {note_use}
     FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
         PERFORM rebuilt.{legacy}_to_new(_key);
     END LOOP;

@@ -337,6 +337,17 @@ SELECT 'function', p.oid::regprocedure::text, o.name
 UNION
 SELECT 'publication', u.pubname::text, o.name
   FROM ours o JOIN pg_publication_rel x ON x.prrelid = o.oid JOIN pg_publication u ON u.oid = x.prpubid
+UNION
+-- Whatever else: tables that inherit from ours, or have a column of a row's type.
+SELECT 'object', pg_describe_object(d.classid, d.objid, d.objsubid), o.name
+  FROM ours o
+  JOIN pg_type t ON t.typrelid = o.oid
+  JOIN pg_depend d ON d.deptype = 'n' AND d.refobjid IN (o.oid, t.oid, t.typarray)
+                  AND d.refclassid IN ('pg_class'::regclass, 'pg_type'::regclass)
+ WHERE d.classid NOT IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, 'pg_proc'::regclass,
+                         'pg_publication_rel'::regclass, 'pg_attrdef'::regclass,
+                         'pg_trigger'::regclass, 'pg_policy'::regclass)
+   AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM ours))
  ORDER BY 1, 2
 
 -- name: others_on_rebuilt
@@ -356,3 +367,45 @@ SELECT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::
   JOIN pg_class v ON v.oid = r.ev_class AND v.relnamespace <> o.relnamespace
  WHERE o.relnamespace = to_regnamespace('rebuilt')
  ORDER BY 1, 2
+
+-- name: sessions_at_legacy
+-- Process -> the legacy tables it has locked now, be it for reading only.
+SELECT l.pid, string_agg(DISTINCT 'legacy.' || c.relname, ', ')
+  FROM pg_locks l
+  JOIN pg_class c ON c.oid = l.relation
+ WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND c.relnamespace = to_regnamespace(%(schema)s) AND c.relname = ANY (%(ours)s)
+ GROUP BY 1
+
+-- name: written_lately
+-- Who last wrote to each legacy table, and when.
+SELECT legacy_table, role::text, application, max(at) FROM rebuilt.used
+ WHERE at >= %(since)s
+ GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC
+
+-- name: trim_used
+-- Of each role and application the last write is enough.
+DELETE FROM rebuilt.used u
+ WHERE EXISTS (SELECT FROM rebuilt.used x
+                WHERE (x.legacy_table, x.role, x.application)
+                    = (u.legacy_table, u.role, u.application) AND x.at > u.at)
+
+-- name: scans_of_legacy
+-- Scans of each legacy table since the statistics began, but for those by primary key.
+SELECT s.relname::text,
+       jsonb_build_object('sequential', coalesce(s.seq_scan, 0))
+       || coalesce(jsonb_object_agg(i.indexrelname, coalesce(i.idx_scan, 0))
+                   FILTER (WHERE NOT x.indisprimary), '{}'),
+       greatest(c.relpages, 0)
+  FROM pg_stat_all_tables s
+  JOIN pg_class c ON c.oid = s.relid
+  LEFT JOIN pg_stat_all_indexes i ON i.relid = s.relid
+  LEFT JOIN pg_index x ON x.indexrelid = i.indexrelid
+ WHERE s.schemaname = %(schema)s AND s.relname = ANY (%(ours)s)
+ GROUP BY s.relname, s.seq_scan, c.relpages
+
+-- name: writes_of_new
+-- Rows written and rows deleted in the new tables since the statistics began.
+SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0), coalesce(sum(n_tup_del), 0)
+  FROM pg_stat_all_tables WHERE schemaname = 'public' AND relname = ANY (%(tables)s)

@@ -38,6 +38,7 @@ def common_functions() -> list[str]:
     return [
         source["schema"],
         source["queue"],
+        source["used"],
         source["hold"],
         source["release"],
         source["flag"],
@@ -60,6 +61,7 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
     """The view and the functions of one lens.  Can be run again."""
     source = templates("functions.sql")
     names = {"legacy": plain(lens.legacy), "new": plain(lens.new), "own": lens.own}
+    note_use = render(source["note_use"], **names).strip()
     order = tuple(order)
     made = [
         rebuilt_view(lens, order),
@@ -80,9 +82,10 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
             wait_for_batches=wait_for_batches(lens),
             part_changed=_part_changed(lens),
             notify_settle=_notify_settle(lens, names),
+            note_use=note_use,
             **names,
         ),
-        render(source["on_legacy_truncate"], **names),
+        render(source["on_legacy_truncate"], note_use=note_use, **names),
     ]
     if lens.part is not None:
         made.append(

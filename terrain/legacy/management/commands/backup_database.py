@@ -13,6 +13,7 @@ from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.exceptions import Stopped
+from terrain.legacy import usage
 from terrain.legacy.backup import dumping, proof, tools
 from terrain.legacy.backup.server import CannotTell, Server
 from terrain.legacy.management.arguments import add_jobs
@@ -38,7 +39,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         folder, jobs = options["output"] or settings.BACKUP_DIR, options["jobs"]
         try:
-            with self.connection.wrap_database_errors:
+            with self.connection.wrap_database_errors, usage.ours(self.connection):
                 server = Server.of(self.connection)
                 made = self._take(server, folder, jobs)
                 self.say(f"{made.manifest['size'] / 1e6:,.1f} MB in {made.path}")

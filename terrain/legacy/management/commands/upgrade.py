@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandParser
 
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import backup, catalog, guide, retreat
+from terrain.legacy import backup, catalog, cleanup, guide
 
 #: A backup this recent need not be taken again before the tables move.
 FRESH = datetime.timedelta(hours=1)
@@ -78,7 +78,7 @@ class Command(BaseCommand):
         return proven is not None and now - proven.taken_at < FRESH
 
     def _print_summary(self) -> None:
-        if retreat.is_cleaned_up(self.connection) or not catalog.is_moved(
+        if cleanup.is_cleaned_up(self.connection) or not catalog.is_moved(
             self.connection
         ):
             return
