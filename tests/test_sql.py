@@ -245,6 +245,7 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
         "others_on_rebuilt",
         "sessions_at_legacy",
         "written_lately",
+        "operators",
         "trim_used",
         "scans_of_legacy",
         "writes_of_new",

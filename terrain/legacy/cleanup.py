@@ -152,7 +152,7 @@ def objections(
 
 
 def _in_use(connection: BaseDatabaseWrapper) -> Iterator[str]:
-    found = list(usage.lately(connection))
+    found = [each for each in usage.lately(connection) if each.is_known]
     yield from (each.sentence for each in found)
     if found:
         yield (
@@ -160,6 +160,11 @@ def _in_use(connection: BaseDatabaseWrapper) -> Iterator[str]:
             f" been seen for {usage.LATELY:.0f} hours; or, if these are not its doing, add"
             " --despite-use."
         )
+
+
+def hints(connection: BaseDatabaseWrapper) -> list[str]:
+    """Signs of use that may be an operator's own doing; a sentence each."""
+    return [each.sentence for each in usage.lately(connection) if not each.is_known]
 
 
 def _others(connection: BaseDatabaseWrapper) -> Iterator[str]:

@@ -80,12 +80,16 @@ class Note:
 
 @dataclass(frozen=True)
 class Use:
-    """A legacy table was used; the sentence says which, how, when and as far as is known by
-    whom."""
+    """A sign that a legacy table was used: which, how, when, and as far as is known by whom.
+
+    ``is_known`` when it is a role's that is neither ours nor an operator's: where the shop
+    itself connects as the owner of its tables, the two cannot be told apart.
+    """
 
     table: str
     kind: str
     sentence: str
+    is_known: bool = False
 
 
 # --- what is said --------------------------------------------------------------------------
@@ -111,13 +115,17 @@ def _connected(connection: BaseDatabaseWrapper) -> Iterator[Use]:
     """Sessions of roles with rights on the tables; of superusers only if at it just now."""
     at_it = dict(catalog.rows(connection, sql.query("sessions_at_legacy"), _ours()))
     entitled = set(prepare.roles_with_rights(connection))
+    operators = _operators(connection)
     for session in prepare.other_sessions(connection):
         tables = at_it.get(session.pid)
         if tables:
-            yield Use(tables, "session", f"{session} is using {tables} now.")
+            yield Use(tables, "session", f"{session} is using {tables} now.", True)
         elif session.role in entitled:
             yield Use(
-                "", "session", f"{session} is connected and may use the legacy tables."
+                "",
+                "session",
+                f"{session} is connected and may use the legacy tables.",
+                session.role not in operators,
             )
 
 
@@ -126,6 +134,7 @@ def _written(
 ) -> Iterator[Use]:
     if not catalog.table_exists(connection, REBUILT, "used"):
         return
+    operators = _operators(connection)
     for table, role, application, at in catalog.rows(
         connection, sql.query("written_lately"), {"since": since}
     ):
@@ -134,7 +143,13 @@ def _written(
             "write",
             f"legacy.{table} was last written to at {at:%Y-%m-%d %H:%M} UTC by the role"
             f" {role} ({application or 'unnamed'}).",
+            role not in operators,
         )
+
+
+def _operators(connection: BaseDatabaseWrapper) -> set[str]:
+    """Roles that an operator uses, and perhaps the shop too."""
+    return {role for (role,) in catalog.rows(connection, sql.query("operators"))}
 
 
 def _read(connection: BaseDatabaseWrapper, since: datetime.datetime) -> Iterator[Use]:

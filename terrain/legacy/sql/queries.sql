@@ -384,6 +384,14 @@ SELECT legacy_table, role::text, application, max(at) FROM rebuilt.used
  WHERE at >= %(since)s
  GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC
 
+-- name: operators
+-- Ourselves, the owners of the database and of the legacy tables, and superusers.
+SELECT current_user::text
+ UNION SELECT pg_get_userbyid(d.datdba)::text FROM pg_database d WHERE d.datname = current_database()
+ UNION SELECT pg_get_userbyid(c.relowner)::text FROM pg_class c
+        WHERE c.relnamespace = to_regnamespace('legacy') AND c.relkind IN ('r', 'p')
+ UNION SELECT r.rolname::text FROM pg_roles r WHERE r.rolsuper
+
 -- name: trim_used
 -- Of each role and application the last write is enough.
 DELETE FROM rebuilt.used u

@@ -50,7 +50,7 @@ class Command(BaseCommand):
             )
         if not catalog.legacy_tables(self.connection):
             if as_json:
-                self.print_json(self._document([], []))
+                self.print_json(self._document([], [], []))
             else:
                 self.say("There is nothing to clean up.")
             return
@@ -66,12 +66,13 @@ class Command(BaseCommand):
                 despite_use=options["despite_use"],
             )
         )
+        hints = [] if options["despite_use"] else cleanup.hints(self.connection)
         if options["dry_run"]:
-            self._rehearse(objections, as_json)
+            self._rehearse(objections, hints, as_json)
             return
         if objections:
             raise Refusal("\n".join([*objections, "Nothing has been dropped."]))
-        self._print(cleanup.what_goes(self.connection))
+        self._print(cleanup.what_goes(self.connection), hints)
         if not options["yes"]:
             self.confirm(
                 "All this will be dropped for good.",
@@ -89,12 +90,12 @@ class Command(BaseCommand):
         self.say(f"Dropped: {', '.join(dropped)}, and the schemas legacy and rebuilt.")
         self.say("The search path is as it was. The move is history.")
 
-    def _rehearse(self, objections: list[str], as_json: bool) -> None:
+    def _rehearse(self, objections: list[str], hints: list[str], as_json: bool) -> None:
         drops = cleanup.what_goes(self.connection)
         if as_json:
-            self.print_json(self._document(drops, objections))
+            self.print_json(self._document(drops, objections, hints))
         else:
-            self._print(drops)
+            self._print(drops, hints)
             for sentence in objections:
                 self.say(f"{self.mark('✗')} {sentence}")
             if not objections:
@@ -104,15 +105,16 @@ class Command(BaseCommand):
             sys.exit(REFUSED)
 
     def _document(
-        self, drops: list[cleanup.Drop], objections: list[str]
+        self, drops: list[cleanup.Drop], objections: list[str], hints: list[str]
     ) -> dict[str, Any]:
         return {
             "database": self.connection.settings_dict["NAME"],
             "drops": [drop.as_json() for drop in drops],
             "objections": objections,
+            "hints": hints,
         }
 
-    def _print(self, drops: list[cleanup.Drop]) -> None:
+    def _print(self, drops: list[cleanup.Drop], hints: list[str]) -> None:
         self.say("To be dropped:")
         self.print_table(
             ["table", "rows", "size"],
@@ -130,4 +132,10 @@ class Command(BaseCommand):
             self.say(
                 f"The legacy tables have been watched since {watched:%Y-%m-%d %H:%M} UTC:"
                 " connected sessions, writes by the triggers, reads by PostgreSQL's counters."
+            )
+        for hint in hints:
+            self.say(f"! {hint}")
+        if hints:
+            self.say(
+                "  If that was the old application and not you, stop it before you go on."
             )
