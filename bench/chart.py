@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Protocol
 
-from bench.traffic import Told
+from bench.told import Told
 
 WIDTH, HEIGHT, GAP, LEFT, TOP = 1000, 190, 62, 64, 60
 #: Milliseconds at the bottom and the top of a panel; the scale is logarithmic.
@@ -38,6 +39,33 @@ class Span(Protocol):
     def ended(self) -> float: ...
 
 
+class Numbered(Span, Protocol):
+    """A phase of a round."""
+
+    @property
+    def round(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """A phase under another name."""
+
+    name: str
+    began: float
+    ended: float
+
+
+class Rounds(Protocol):
+    """A turn whose phases have rounds."""
+
+    @property
+    def way(self) -> str: ...
+    @property
+    def phases(self) -> Sequence[Numbered]: ...
+    @property
+    def told(self) -> Told: ...
+
+
 class Turn(Protocol):
     """One panel: whose it is, what went on, and every statement's time."""
 
@@ -47,6 +75,37 @@ class Turn(Protocol):
     def phases(self) -> Sequence[Span]: ...
     @property
     def told(self) -> Told: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A panel for a part of a turn."""
+
+    way: str
+    phases: Sequence[Span]
+    told: Told
+
+
+def panels(turns: Sequence[Rounds]) -> list[Turn]:
+    """The turns; one of several rounds is drawn to the end of the first, and as a whole."""
+    drawn: list[Turn] = []
+    for turn in turns:
+        last = max(phase.round for phase in turn.phases)
+        if last > 1:
+            ends = [n for n, phase in enumerate(turn.phases) if phase.round == 1]
+            first = turn.phases[: ends[-1] + 1]
+            drawn.append(Part(f"{turn.way}, there and back", first, turn.told))
+            whole = [_of_a_round(phase) for phase in turn.phases]
+            drawn.append(Part(f"{turn.way}, {last} times", whole, turn.told))
+        else:
+            drawn.append(turn)
+    return drawn
+
+
+def _of_a_round(phase: Numbered) -> Span:
+    """A phase under the number of its round, where its own name would not find room."""
+    name = f"{phase.round}" if phase.round else phase.name
+    return Named(name, phase.began, phase.ended)
 
 
 def draw(turns: Sequence[Turn], wanted: float) -> str:

@@ -1,87 +1,140 @@
-"""Whether what the old application was told is so: nothing lost, nothing doubled."""
+"""Whether what the applications were told is so: nothing lost, nothing doubled.
+
+All that is asked is asked of one snapshot, taken while nobody acts; then they go on.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import psycopg
 from psycopg import sql
-from psycopg.rows import scalar_row
 
 from bench import shop
-from bench.traffic import TABLES, Told
+from bench.crew import Crew
+from bench.told import TABLES, Told
 
 #: Rows asked about at once.
 AT_ONCE = 2_000
 
+Connection = psycopg.Connection[Any]
 
-def faults(database: str, schema: str, template: str, told: Told) -> list[str]:
-    """A sentence for each value in ``schema`` that is not what the clients were told.
 
-    ``template`` is the shop as it was before any of them came.
+class Before:
+    """The shop as it was before any client came: how many rows, and what counters stood at."""
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+        self.rows = {table: shop.rows(template, f"public.{table}") for table in TABLES}
+        self._counters: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def counters(self, table: str, keys: set[str]) -> dict[str, dict[str, Any]]:
+        unknown = [key for key in keys if (table, key) not in self._counters]
+        if unknown:
+            with shop.connect(self.template) as connection:
+                for key, row in _ask(connection, "public", table, unknown).items():
+                    self._counters[table, key] = row
+        return {key: self._counters[table, key] for key in keys}
+
+
+@contextmanager
+def snapshot(database: str, *crews: Crew) -> Iterator[tuple[Connection, Told]]:
+    """A transaction that sees what was there at one moment, and what all had been told then.
+
+    The clients are held for that moment only, those named last first.
     """
-    found = []
+    with shop.connect(database) as connection:
+        told = Told()
+        with ExitStack() as held:
+            for crew in reversed(crews):
+                held.enter_context(crew.held())
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection.execute(
+                "SELECT 1"
+            )  # the snapshot is taken by the first statement
+            for crew in crews:
+                told.merge(crew.told, times=False)
+        yield connection, told
+
+
+def faults(
+    connection: Connection, schema: str, before: Before, told: Told
+) -> Iterator[str]:
+    """A sentence for each value of the legacy tables in ``schema`` that is not as was told."""
     for table in TABLES:
-        found += _counted(database, schema, template, table, told)
-        found += _rows(database, schema, table, told)
-    found += _raised(database, schema, template, told)
-    return found
+        yield from _counted(connection, schema, before, table, told)
+        yield from rows(connection, schema, table, told)
+    yield from _raised(connection, schema, before, told)
 
 
 def _counted(
-    database: str, schema: str, template: str, table: str, told: Told
-) -> list[str]:
-    expected = shop.rows(template, f"public.{table}") + told.added[table]
-    there = shop.rows(database, f"{schema}.{table}")
-    if there == expected:
-        return []
-    return [f"{schema}.{table} has {there} rows, not {expected}."]
+    connection: Connection, schema: str, before: Before, table: str, told: Told
+) -> Iterator[str]:
+    expected = before.rows[table] + told.added[table]
+    query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))
+    ((there,),) = connection.execute(query).fetchall()
+    if there != expected:
+        yield f"{schema}.{table} has {there} rows, not {expected}."
 
 
-def _rows(database: str, schema: str, table: str, told: Told) -> list[str]:
+def rows(connection: Connection, schema: str, table: str, told: Told) -> Iterator[str]:
+    """A sentence for each row of one table that is not as was told."""
     known = {key: values for (name, key), values in told.rows.items() if name == table}
-    there = _ask(database, schema, table, list(known))
-    found = []
+    there = _ask(connection, schema, table, list(known))
     for key, values in known.items():
         row = there.get(key)
         if (row is None) != (values is None):
             what = "is missing" if row is None else "was deleted and is there"
-            found.append(f"{schema}.{table} {key} {what}.")
+            yield f"{schema}.{table} {key} {what}."
         for name, value in (values or {}).items():
             if row is not None and row[name] != value:
-                found.append(
-                    f"{schema}.{table} {key}: {name} is {row[name]!r}, not {value!r}."
-                )
-    return found
+                yield f"{schema}.{table} {key}: {name} is {row[name]!r}, not {value!r}."
 
 
-def _raised(database: str, schema: str, template: str, told: Told) -> list[str]:
+def _raised(
+    connection: Connection, schema: str, before: Before, told: Told
+) -> Iterator[str]:
     by_table: dict[str, set[str]] = defaultdict(set)
     for table, _column, key in told.raised:
         by_table[table].add(key)
-    found = []
     for table, keys in by_table.items():
-        before = _ask(template, "public", table, list(keys))
-        there = _ask(database, schema, table, list(keys))
+        was = before.counters(table, keys)
+        there = _ask(connection, schema, table, list(keys))
         for (name, column, key), by in told.raised.items():
-            if name == table and there[key][column] != before[key][column] + by:
-                found.append(
+            if name != table:
+                continue
+            if key not in there:
+                yield f"{schema}.{table} {key} is missing."
+            elif there[key][column] != was[key][column] + by:
+                yield (
                     f"{schema}.{table} {key}: {column} is {there[key][column]}, not"
-                    f" {before[key][column]} + {by}."
+                    f" {was[key][column]} + {by}."
                 )
-    return found
+
+
+def disagreements(connection: Connection) -> Iterator[str]:
+    """A sentence for each row that is not the same in ``legacy`` and ``rebuilt``, as text."""
+    for table in TABLES:
+        query = sql.SQL(
+            "SELECT coalesce(l.id, r.id), l::text, r::text FROM {} l FULL JOIN {} r"
+            " ON r.id = l.id WHERE l::text IS DISTINCT FROM r::text LIMIT 20"
+        ).format(sql.Identifier("legacy", table), sql.Identifier("rebuilt", table))
+        for key, legacy, rebuilt in connection.execute(query):
+            yield f"{table} {key} is {legacy!r:.300} in legacy, {rebuilt!r:.300} in rebuilt."
 
 
 def _ask(
-    database: str, schema: str, table: str, keys: list[str]
+    connection: Connection, schema: str, table: str, keys: list[str]
 ) -> dict[str, dict[str, Any]]:
     """The rows by these keys, as JSON has them."""
     query = sql.SQL(
         "SELECT to_jsonb(t) FROM {} t WHERE t.id = ANY (%s::uuid[])"
     ).format(sql.Identifier(schema, table))
     found = {}
-    with shop.connect(database, row_factory=scalar_row) as connection:
-        for start in range(0, len(keys), AT_ONCE):
-            for row in connection.execute(query, [keys[start : start + AT_ONCE]]):
-                found[row["id"]] = row  # type: ignore[call-overload]
+    for start in range(0, len(keys), AT_ONCE):
+        for (row,) in connection.execute(query, [keys[start : start + AT_ONCE]]):
+            found[row["id"]] = row
     return found

@@ -170,18 +170,22 @@ def empty() -> Iterator[str]:
         yield name
 
 
+def address(database: str) -> str:
+    """The URL of a database, for DATABASE_URL."""
+    return f"postgresql://terrain@/{database}?host={quote(str(CLUSTER.socket_dir), safe='')}"
+
+
 def run(database: str, *arguments: str) -> Run:
     """Run Python in a process of its own, with this database for its own.
 
     What it writes to the file that BENCH_REPORT names, as JSON, comes back with the Run.
     """
-    address = f"postgresql://terrain@/{database}?host={quote(str(CLUSTER.socket_dir), safe='')}"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         output = Path(folder, "output")
         environment = {
             **os.environ,
-            "DATABASE_URL": address,
+            "DATABASE_URL": address(database),
             "DJANGO_SETTINGS_MODULE": "terrain.settings",
             "BENCH_REPORT": str(report),
         }

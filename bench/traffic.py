@@ -1,9 +1,8 @@
 """The old application at work: its kinds of statements, and what it was told of each.
 
-A client has one connection, held open, with every statement prepared.  It remembers each
-write that was acknowledged: what its rows hold, how often it raised each counter and how
-many rows it added.  Counters are everybody's; of other values each client writes those of its own
-rows and of its own share of the shop's, so what came last is known.
+A client has one connection, held open, with every statement prepared.  Counters are
+everybody's; of other values each client writes those of its own rows and of its own share of
+the shop's, so what came last is known.
 """
 
 from __future__ import annotations
@@ -11,83 +10,18 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from array import array
-from collections import Counter
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-Row = dict[str, Any]
+from bench.told import Row, Shop, Told, Wrong, expect
 
-
-class Wrong(Exception):
-    """An answer that is not what the old application's own database would have given."""
-
-
-def expect(found: Any, expected: Any) -> None:
-    if found != expected:
-        raise Wrong(f"{found!r:.200}, not {expected!r:.200}")
-
-
-@dataclass
-class Told:
-    """What the clients were told was done; one of them's, or of all together.
-
-    ``rows``: (table, id) -> the values written last, or None if it was deleted.  ``raised``:
-    (table, column, id) -> by how much.  ``added``: table -> rows.  ``refused``: statements
-    that failed, as (when, kind, what was said).
-    """
-
-    rows: dict[tuple[str, str], Row | None] = field(default_factory=dict)
-    raised: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    added: Counter[str] = field(default_factory=Counter)
-    refused: list[tuple[float, str, str]] = field(default_factory=list)
-    started: array[float] = field(default_factory=lambda: array("d"))
-    seconds: array[float] = field(default_factory=lambda: array("d"))
-    kinds: array[int] = field(default_factory=lambda: array("B"))
-
-    def wrote(self, table: str, key: str, **values: Any) -> None:
-        known = self.rows.get((table, key)) or {}
-        self.rows[table, key] = {**known, **values}
-
-    def merge(self, other: Told) -> None:
-        self.rows |= other.rows
-        self.raised += other.raised
-        self.added.update(other.added)
-        self.refused += other.refused
-        self.started.extend(other.started)
-        self.seconds.extend(other.seconds)
-        self.kinds.extend(other.kinds)
-
-
-@dataclass(frozen=True)
-class Shop:
-    """What is there before: ids, and what reads look for.  ``emails`` and ``tokens`` are some."""
-
-    artists: list[str]
-    assets: list[str]
-    examples: list[str]
-    emails: list[str]
-    tokens: list[str]
-
-    @classmethod
-    def of(cls, connection: psycopg.Connection[Any]) -> Shop:
-        def column(query: str) -> list[str]:
-            return [value for (value,) in connection.execute(query)]  # type: ignore[call-overload]
-
-        return cls(
-            column("SELECT id::text FROM artists ORDER BY id LIMIT 2000"),
-            column("SELECT id::text FROM assets ORDER BY id LIMIT 2000"),
-            column("SELECT id::text FROM example_tables ORDER BY id LIMIT 500"),
-            column("SELECT user_email FROM orders ORDER BY id LIMIT 500"),
-            column(
-                "SELECT share_token FROM user_tables WHERE share_token IS NOT NULL"
-                " ORDER BY id LIMIT 500"
-            ),
-        )
+#: Own rows that a client comes back to, the newest of each kind.
+KEPT = 300
 
 
 class Client:
@@ -98,21 +32,25 @@ class Client:
         connection: psycopg.Connection[Any],
         shop: Shop,
         number: int,
-        clients: int,
     ) -> None:
         self.connection = connection
         self.shop = shop
         self.number = number
         self.random = random.Random(number)
         self.told = Told()
-        self.own: dict[str, list[str]] = {table: [] for table in TABLES}
         # Whose single values this client alone writes.
-        self.assets = shop.assets[number::clients]
-        self.artists = shop.artists[number::clients]
-        self.tokens: list[tuple[str, str]] = []
+        self.assets = shop.share(shop.assets, number)
+        self.artists = shop.share(shop.artists, number)
+        # Its own rows: (table's id, token), order -> items, artist -> works.
+        self.tokens: deque[tuple[str, str]] = deque(maxlen=KEPT)
+        self.orders: dict[str, list[Row]] = {}
+        self.paid: set[str] = set()
         self.works: dict[str, list[tuple[str, str]]] = {}
         self.made = 0
         self.kind = 0
+
+    def close(self) -> None:
+        self.connection.close()
 
     def act(self) -> None:
         """Do one thing a visitor, a buyer or an artist does."""
@@ -249,7 +187,6 @@ class Client:
             Jsonb(layout),
             token,
         )
-        self.own["user_tables"].append(key)
         self.tokens.append((key, token))
         self.told.added["user_tables"] += 1
         self.told.wrote(
@@ -280,8 +217,9 @@ class Client:
     def delete_table(self) -> None:
         if len(self.tokens) < 20:
             return self.save_table()
-        key, _token = self.tokens.pop(self.random.randrange(len(self.tokens)))
-        self.own["user_tables"].remove(key)
+        at = self.random.randrange(len(self.tokens))
+        key, _token = self.tokens[at]
+        del self.tokens[at]
         self.delete("user_tables", key)
 
     def delete(self, table: str, key: str) -> None:
@@ -320,12 +258,18 @@ class Client:
         self.told.wrote(
             "orders", key, order_number=number, user_email=email, items=items
         )
-        self.own["orders"].append(key)
+        self.orders[key] = items
+        if len(self.orders) > KEPT:
+            self.forget(next(iter(self.orders)))
+
+    def forget(self, order: str) -> None:
+        del self.orders[order]
+        self.paid.discard(order)
 
     def change_order(self) -> None:
-        if not self.own["orders"]:
+        if not self.orders:
             return self.buy()
-        key = self.random.choice(self.own["orders"])
+        key = self.random.choice(list(self.orders))
         status = self.random.choice(["paid", "printing", "shipped", "cancelled"])
         self.run(
             "UPDATE orders SET status = %s, updated_at = now() WHERE id = %s",
@@ -335,26 +279,25 @@ class Client:
         self.told.wrote("orders", key, status=status)
 
     def add_line(self) -> None:
-        if not self.own["orders"]:
+        if not self.orders:
             return self.buy()
-        key = self.random.choice(self.own["orders"])
+        key = self.random.choice(list(self.orders))
         line = {"asset_id": self.one_of(self.shop.assets), "quantity": 1}
         ((items,),) = self.run(
             "UPDATE orders SET items = items || %s WHERE id = %s RETURNING items",
             Jsonb([line]),
             key,
         )
-        known = self.told.rows["orders", key]
-        assert known is not None
-        expect(items, [*known["items"], line])
+        expect(items, [*self.orders[key], line])
+        self.orders[key] = items
         self.told.wrote("orders", key, items=items)
 
     def pay_out(self) -> None:
-        if not self.own["orders"]:
+        if not self.orders:
             return self.buy()
-        order = self.random.choice(self.own["orders"])
+        order = self.random.choice(list(self.orders))
         artist = self.one_of(self.shop.artists)
-        if order in self.own["stripe_transfers"]:
+        if order in self.paid:
             return self.change_order()
         ((key,),) = self.run(
             "INSERT INTO stripe_transfers (order_id, artist_id, stripe_transfer_id, amount)"
@@ -363,20 +306,16 @@ class Client:
             artist,
             f"tr_{uuid.uuid4().hex}",
         )
-        self.own["stripe_transfers"].append(order)
+        self.paid.add(order)
         self.told.added["stripe_transfers"] += 1
         self.told.wrote("stripe_transfers", key, order_id=order, artist_id=artist)
 
     def delete_order(self) -> None:
-        free = [
-            key
-            for key in self.own["orders"][-20:]
-            if key not in self.own["stripe_transfers"]
-        ]
+        free = [key for key in list(self.orders)[-20:] if key not in self.paid]
         if not free:
             return self.buy()
         key = self.random.choice(free)
-        self.own["orders"].remove(key)
+        self.forget(key)
         self.delete("orders", key)
 
     # --- artists ---------------------------------------------------------------------------
@@ -398,13 +337,12 @@ class Client:
             self.told.added["assets"] += 1
             self.told.wrote("artists", artist, email=email, name="L")
             self.told.wrote("assets", asset, artist_id=artist, name="First")
-            self.own["artists"].append(artist)
             self.works[artist] = [("assets", asset)]
 
     def exhibit(self) -> None:
-        if not self.own["artists"]:
+        if not self.works:
             return self.join()
-        artist = self.random.choice(self.own["artists"])
+        artist = self.random.choice(list(self.works))
         layout = self.layout()
         ((key,),) = self.run(
             "INSERT INTO example_tables (artist_id, name, table_config, layout_data)"
@@ -418,9 +356,9 @@ class Client:
 
     def leave(self) -> None:
         """An artist is deleted; what is theirs goes along."""
-        if len(self.own["artists"]) < 5:
+        if len(self.works) < 5:
             return self.join()
-        artist = self.own["artists"].pop(0)
+        artist = next(iter(self.works))
         self.delete("artists", artist)
         for table, key in self.works.pop(artist):
             self.gone(table, key)
@@ -444,16 +382,6 @@ class Client:
             return self.log_in()
         value = self.random.choice([None, "text"])
         self.set_one("artists", "bio", self.one_of(self.artists), value)
-
-
-TABLES = (
-    "artists",
-    "assets",
-    "user_tables",
-    "example_tables",
-    "orders",
-    "stripe_transfers",
-)
 
 
 @dataclass(frozen=True)

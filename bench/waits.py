@@ -14,6 +14,8 @@ from bench.clients import ROLE
 
 #: Seconds between two looks, and how long a statement has run before it is of interest.
 EVERY, SLOW = 0.015, 0.05
+#: How many are remembered; then the quicker half is forgotten.
+KEPT = 2_000
 
 _LOOK = """
 SELECT a.pid, a.query_start, extract(epoch FROM clock_timestamp() - a.query_start)::float,
@@ -83,6 +85,11 @@ class Watch(threading.Thread):
         statement: str,
         blockers: str | None,
     ) -> None:
+        if len(self._seen) > KEPT:
+            for other in sorted(self._seen, key=lambda key: self._seen[key].seconds):
+                if len(self._seen) <= KEPT // 2:
+                    break
+                del self._seen[other]
         seen = self._seen.setdefault((pid, began), Seen(statement, began.timestamp()))
         seen.seconds = max(seen.seconds, seconds)
         seen.waits[wait] += 1

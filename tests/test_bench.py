@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench import chart, copying, judging, live, remembered, shop
-from bench.traffic import Told
+from bench.told import Told
 from terrain.embedded import Cluster
 
 SCALE = 0.0001
@@ -54,22 +54,28 @@ def test_every_command_is_judged() -> None:
     assert commands["preflight"]["megabytes"] > 0
 
 
-def test_the_old_application_at_work_beside_the_move(
+def test_both_applications_at_work_beside_the_move(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nothing fails and nothing is lost, there and back and there again."""
-    turns, results = live.measure(live.Plan(SCALE, rate=100, quiet=1))
+    """Nothing fails and nothing is lost, there and back twice, and there again."""
+    plan = live.Plan(SCALE, rate=100, rounds=2, quiet=1)
+    turns, results = live.measure(plan)
     assert [turn.way for turn in turns] == ["project", "untouched", "plain"]
     assert (results["refused"]["project"], results["wrong"]["project"]) == ([], [])
+    assert (results["new"]["refused"], results["again"]) == ([], [])
+    assert results["new"]["acts"] > 10
     for turn in turns:
         assert len(turn.told.started) > 50 and turn.told.added["orders"] > 0
     live.show(results)
     out = capsys.readouterr().out
     assert "project, scale 0.0001, 100 acts/s wanted; milliseconds" in out
     assert re.search(r"failed statements +0 +0\n", out)
-    drawn = ElementTree.fromstring(chart.draw(turns, live.WANTED))
+    assert re.search(r"there and back +2 +2\n", out)
+    assert re.search(r"^ +2 +\d+ +[\d,]+ ", out, re.MULTILINE)
+    drawn = ElementTree.fromstring(chart.draw(chart.panels(turns), live.WANTED))
     said = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"project", "untouched", "plain", "before"} <= set(said)
+    panels = {"project, there and back", "project, 2 times", "untouched", "plain"}
+    assert {*panels, "before"} <= set(said)
 
 
 def test_what_was_lost_or_doubled_is_found() -> None:
@@ -78,7 +84,12 @@ def test_what_was_lost_or_doubled_is_found() -> None:
         str(key)
         for (key,) in shop.ask(template, "SELECT id FROM assets ORDER BY id LIMIT 2")
     )
-    views = shop.ask(template, f"SELECT view_count FROM assets WHERE id = '{key}'")[0]
+    views = [
+        views
+        for (views,) in shop.ask(
+            template, "SELECT view_count FROM assets ORDER BY id LIMIT 2"
+        )
+    ]
     told = Told()
     told.added["orders"] += 1
     told.wrote("assets", key, name="Another")
@@ -89,10 +100,16 @@ def test_what_was_lost_or_doubled_is_found() -> None:
         template,
         f"SELECT (SELECT count(*) FROM orders), name FROM assets WHERE id = '{key}'",
     )[0]
-    assert remembered.faults(template, "public", template, told) == [
+    told.rows["artists", "00000000-0000-4000-8000-000000000002"] = None
+    told.raised["assets", "view_count", other] += 1
+    before = remembered.Before(template)
+    with shop.connect(template) as seen:
+        found = [*remembered.faults(seen, "public", before, told)]
+    assert found == [
         "public.artists 00000000-0000-4000-8000-000000000001 is missing.",
         f"public.assets {key}: name is {name!r}, not 'Another'.",
         f"public.assets {other} was deleted and is there.",
         f"public.orders has {orders} rows, not {orders + 1}.",
         f"public.assets {key}: view_count is {views[0]}, not {views[0]} + 2.",
+        f"public.assets {other}: view_count is {views[1]}, not {views[1]} + 1.",
     ]

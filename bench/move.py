@@ -1,0 +1,222 @@
+"""The project's own way: there and back, both applications at work, judged after each move."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from bench import clients, new_side, remembered, shop
+from bench.crew import Crew
+from bench.phases import Phase, Turn, headings, line, round_of
+from bench.told import Shop
+from bench.waits import Watch
+
+#: The guide, forward; what it does meanwhile is for the clients not to notice.
+FORWARD = (
+    "preflight",
+    "migrate",
+    "settle",
+    "copy_models_to_assets",
+    "verify_migration",
+)
+#: What of it is done in the rounds between the first and the last.
+IN_SHORT = ("migrate", "settle", "copy_models_to_assets")
+#: How often a command is run that does not end well: as often as an operator would.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: the shop's size, the clients' rate, and how long and how often."""
+
+    scale: float
+    rate: float = 600
+    rounds: int = 1
+    quiet: float = 10
+    backup: bool = False
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which the clients end, whatever happens: far more than it takes."""
+        moves = 2 * self.rounds + 2
+        return 600 + moves * (60 + 1200 * self.scale + self.quiet)
+
+
+@contextmanager
+def beside_clients(turn: Turn, database: str, plan: Plan) -> Iterator[Crew]:
+    with shop.connect(database) as connection:
+        found = Shop.of(connection)
+    with ExitStack() as stack:
+        watch = stack.enter_context(Watch(database))
+        crew = clients.at_work(database, found, plan.rate, plan.limit)
+        crew.told = turn.told
+        yield stack.enter_context(crew)
+    turn.slow = [str(seen) for seen in watch.seen[:20]]
+
+
+def project(plan: Plan) -> Turn:
+    """There, back, and there again, as often as the plan says."""
+    turn = Turn("project")
+    template = shop.shop(plan.scale)
+    with shop.clone(template) as database:
+        clients.admit(database)
+        shop.run(database, "manage.py", "prepare_database")
+        with beside_clients(turn, database, plan) as old:
+            with new_side.at_work(database, old.arguments[1], plan.limit) as new:
+                new.told = turn.new
+                move = Move(plan, turn, database, remembered.Before(template), old, new)
+                move.there_and_back()
+        turn.copies = copies(database)
+        move.judge_at_the_end()
+    return turn
+
+
+@dataclass
+class Move:
+    """The moves of one database, there and back, and what is found after each."""
+
+    plan: Plan
+    turn: Turn
+    database: str
+    before: remembered.Before
+    old: Crew
+    new: Crew
+
+    def there_and_back(self) -> None:
+        turn, plan = self.turn, self.plan
+        turn.quiet("before", plan.quiet)
+        if plan.backup:
+            self.back_up()
+        print(headings(), flush=True)
+        for number in range(1, plan.rounds + 1):
+            turn.round = number
+            self.forward(FORWARD if number == 1 else IN_SHORT)
+            turn.quiet("in step", plan.quiet / 2)
+            self.judge_in_step()
+            self.back()
+            turn.quiet("back", plan.quiet / 2)
+            self.judge_back()
+            print(line(round_of(turn, number)), flush=True)
+        turn.round = 0
+        self.forward(FORWARD)
+        turn.quiet("after", plan.quiet)
+
+    def run(self, *command: str) -> None:
+        """Run a command, and again if it did not end well, as its sentence says to."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                shop.run(self.database, "manage.py", *command)
+                return
+            except shop.Failed as failed:
+                said = " ".join(str(failed).split())[-600:]
+                self.turn.again.append(f"round {self.turn.round or 'last'}: {said}")
+                self.turn.say(f"again: {said}")
+                if attempt == ATTEMPTS:
+                    raise
+
+    def forward(self, commands: Sequence[str]) -> None:
+        for command in commands:
+            if command == "migrate":
+                began = time.time()
+                self.turn.say(command)
+                self.run(command)
+                self.turn.add(*_parts(self.database, began, time.time()))
+                self.new.go_on()
+            elif command == "verify_migration":
+                with self.turn.phase(command):
+                    self.verify()
+            else:
+                with self.turn.phase(command):
+                    self.run(command)
+
+    def back(self) -> None:
+        """The new application stops first, as the runbook has it."""
+        self.new.hold()
+        with self.turn.phase("rollback"):
+            self.run("rollback_migration", "--yes")
+
+    def back_up(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, self.turn.phase(
+            "backup_database"
+        ):
+            self.run("backup_database", "--output", folder)
+
+    def verify(self) -> None:
+        """What verification finds wrong is a fault of the turn's, not its end."""
+        try:
+            shop.run(self.database, "manage.py", "verify_migration")
+        except shop.Failed as failed:
+            said = str(failed)
+            if "✗" not in said:
+                raise
+            self.turn.found(
+                " ".join(line.split())[:400]
+                for line in re.split(r"\n(?=\S)", said)
+                if line.startswith("✗")
+            )
+
+    # --- judging ---------------------------------------------------------------------------
+
+    def judge_in_step(self) -> None:
+        """Both sides are as both applications were told, and agree row for row."""
+        with self.turn.phase("judged"):
+            self.judge("legacy", "public", agree=True)
+
+    def judge_back(self) -> None:
+        with self.turn.phase("judged"):
+            self.judge("public", "legacy_parked")
+
+    def judge(self, schema: str, only_new: str, agree: bool = False) -> None:
+        with remembered.snapshot(self.database, self.old, self.new) as (seen, told):
+            found = [*remembered.faults(seen, schema, self.before, told)]
+            for table in new_side.ONLY_NEW:
+                found += remembered.rows(seen, only_new, table, told)
+            if agree:
+                found += remembered.disagreements(seen)
+        self.turn.found(f"round {self.turn.round}: {fault}" for fault in found)
+        if found:
+            self.turn.say(f"{len(found)} wrong: {found[0]}")
+
+    def judge_at_the_end(self) -> None:
+        """All that both were told, on both sides; and all that verification looks at."""
+        with remembered.snapshot(self.database) as (seen, told):
+            told.merge(self.turn.told, times=False)
+            told.merge(self.turn.new, times=False)
+            for schema in ("legacy", "rebuilt"):
+                self.turn.found(remembered.faults(seen, schema, self.before, told))
+            for table in new_side.ONLY_NEW:
+                self.turn.found(remembered.rows(seen, "public", table, told))
+            self.turn.found(remembered.disagreements(seen))
+        shop.run(self.database, "manage.py", "settle")
+        self.verify()
+
+
+def _parts(database: str, began: float, ended: float) -> list[Phase]:
+    """What ``migrate`` did when, by its own ledger."""
+    runs = shop.ask(
+        database,
+        "SELECT split_part(step, ' ', 1), extract(epoch FROM started_at)::float,"
+        "       extract(epoch FROM finished_at)::float FROM public.legacy_run"
+        " WHERE split_part(step, ' ', 1) IN ('move', 'copy') AND finished_at IS NOT NULL"
+        f"  AND extract(epoch FROM started_at) > {began:.6f} ORDER BY started_at",
+    )
+    parts, at = [], began
+    for step, start, end in runs:
+        if start > at:
+            parts.append(Phase("migrate, the rest", at, start))
+        parts.append(Phase(f"migrate, {step}", start, end))
+        at = end
+    return [*parts, Phase("migrate, the rest", at, ended)]
+
+
+def copies(database: str) -> dict[str, float]:
+    """Seconds of the first copy of each table: later ones find most rows there."""
+    found = shop.ask(
+        database,
+        "SELECT step, seconds FROM public.legacy_run WHERE step LIKE 'copy %' ORDER BY id DESC",
+    )
+    return dict(found)
