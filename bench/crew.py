@@ -134,7 +134,7 @@ class Crew:
 # --- in the processes ----------------------------------------------------------------------
 
 
-class _Hand(threading.Thread):
+class Hand(threading.Thread):
     """One client's thread.  It acts only while it has ``lock``, and lets go of it for others."""
 
     def __init__(self, make: Callable[[int], Client], number: int, every: float):
@@ -204,7 +204,7 @@ def _work(
     def client(number: int) -> Client:
         return make(number, *arguments)
 
-    hands = [_Hand(client, number, every) for number in numbers]
+    hands = [Hand(client, number, every) for number in numbers]
     for hand in hands:
         if idle:
             hand.hold()
@@ -220,7 +220,7 @@ def _work(
 
 
 def _obey(
-    pipe: Pipe, hands: list[_Hand], is_wanted: Callable[[], bool], deadline: float
+    pipe: Pipe, hands: list[Hand], is_wanted: Callable[[], bool], deadline: float
 ) -> None:
     """Do what comes through the pipe, until it is to end, nobody is there or time is over."""
     while is_wanted() and time.monotonic() < deadline:
@@ -244,7 +244,7 @@ def _obey(
             return
 
 
-def _told(hands: list[_Hand]) -> Told | str:
+def _told(hands: list[Hand]) -> Told | str:
     told = Told()
     try:
         for hand in hands:

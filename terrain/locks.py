@@ -20,6 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 
 T = TypeVar("T")
+Say = Callable[[str], None]
 
 #: Milliseconds one attempt waits for its locks, and so at most delays others.
 LOCK_TIMEOUT = 100

@@ -14,10 +14,13 @@ class LegacyConfig(AppConfig):
         from terrain import panels
         from terrain.exceptions import Refused, register_sqlstate
         from terrain.legacy import guard, panel, receivers
+        from terrain.postgresql.base import table_made
 
         pre_migrate.connect(guard.before_migrate, sender=self)
         post_migrate.connect(guard.after_migrate, sender=self)
         assets.before_copy.connect(receivers.settle_first)
         assets.after_copy.connect(receivers.quarantine_models)
+        table_made.connect(receivers.close_what_is_made)
         register_sqlstate("TB002", Refused)
+        register_sqlstate("TB003", Refused)
         panels.register("legacy-row", "The legacy row", panel.render)

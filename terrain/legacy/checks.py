@@ -17,9 +17,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import progress
-from terrain.legacy import catalog, copying, public_schema, settling, sql, usage
+from terrain.legacy import (
+    catalog,
+    copying,
+    engine,
+    public_schema,
+    settling,
+    sql,
+    usage,
+)
 from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
-from terrain.legacy.mapping import BY_NEW, LENSES
+from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Lens
 from terrain.progress import Progress
@@ -177,24 +185,10 @@ def _ranges(connection: BaseDatabaseWrapper, lens: Lens) -> Iterator[tuple[Any, 
 
 def triggers_in_place(connection: BaseDatabaseWrapper) -> Finding:
     """Whether every trigger that keeps both sides in step is there and always fires."""
-    wanted = {
-        (table, f"{sql.TRIGGER_PREFIX}_{event}")
-        for table in _tables_with_triggers()
-        for event in sql.trigger_events(table)
-    }
-    there = {
-        (table, name)
-        for table, name in catalog.rows(
-            connection,
-            "SELECT s.nspname || '.' || c.relname, t.tgname FROM pg_trigger t"
-            "  JOIN pg_class c ON c.oid = t.tgrelid"
-            "  JOIN pg_namespace s ON s.oid = c.relnamespace"
-            " WHERE t.tgenabled = 'A'",
-        )
-    }
-    missing = sorted(wanted - there)
+    missing = engine.missing_triggers(connection)
     if not missing:
-        return passed("triggers", f"All {len(wanted)} triggers are in place.")
+        wanted = len(engine.wanted_triggers())
+        return passed("triggers", f"All {wanted} triggers are in place.")
     return Finding(
         "triggers",
         Severity.FAILS,
@@ -203,15 +197,6 @@ def triggers_in_place(connection: BaseDatabaseWrapper) -> Finding:
         tuple({"table": table, "trigger": name} for table, name in missing),
         len(missing),
     )
-
-
-def _tables_with_triggers() -> Iterator[str]:
-    for lens in LENSES:
-        yield f"legacy.{lens.legacy}"
-        if lens.part is not None:
-            yield f"public.{lens.part.table}"
-    for new in BY_NEW:
-        yield f"public.{new}"
 
 
 def settled(connection: BaseDatabaseWrapper) -> Finding:

@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
 from terrain.exceptions import Stopped
-from terrain.legacy import catalog, sql
+from terrain.legacy import catalog, closing, sql
 from terrain.legacy.catalog import LEGACY, PARKED
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.schema import Lens
@@ -134,6 +134,50 @@ def move_back(
 # --- in step -------------------------------------------------------------------------------
 
 
+def stand_beside(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
+    """Bring back parked tables, and put all in place that keeps both sides in step."""
+    unpark(connection, say)
+    if not catalog.is_moved(connection):
+        return
+    derive(connection)
+    for lens in LENSES:
+        keep_in_step(connection, lens, say)
+
+
+def stands_beside(connection: BaseDatabaseWrapper) -> bool:
+    """Whether nothing is parked and every trigger is in place.
+
+    A rollback that was killed has unapplied the migration that puts them on only when it
+    has taken off the last.
+    """
+    return not missing_triggers(connection) and not any(
+        catalog.table_exists(connection, PARKED, table) for table in catalog.NEW_TABLES
+    )
+
+
+def wanted_triggers() -> set[tuple[str, str]]:
+    """(qualified table, trigger) of all that keeps both sides in step."""
+    tables = [f"legacy.{lens.legacy}" for lens in LENSES]
+    tables += [f"public.{table}" for table in closing.MIRRORED]
+    return {
+        (table, f"{sql.TRIGGER_PREFIX}_{event}")
+        for table in tables
+        for event in sql.trigger_events(table)
+    }
+
+
+def missing_triggers(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
+    """Those that are not there, or do not always fire."""
+    there = catalog.rows(
+        connection,
+        "SELECT s.nspname || '.' || c.relname, t.tgname FROM pg_trigger t"
+        "  JOIN pg_class c ON c.oid = t.tgrelid"
+        "  JOIN pg_namespace s ON s.oid = c.relnamespace"
+        " WHERE t.tgenabled = 'A'",
+    )
+    return sorted(wanted_triggers() - {*map(tuple, there)})
+
+
 def derive(connection: BaseDatabaseWrapper) -> None:
     """Make, or make again, the schema ``rebuilt``: views and functions from the declaration."""
     types = catalog.types(connection)
@@ -231,8 +275,17 @@ def keep_in_step(
     )
 
 
-def let_go(connection: BaseDatabaseWrapper, lens: Lens, say: Say | None = None) -> None:
-    """Take the triggers of one lens away again, on both sides."""
+def let_go(
+    connection: BaseDatabaseWrapper,
+    lens: Lens,
+    say: Say | None = None,
+    *,
+    close: bool = False,
+) -> None:
+    """Take the triggers of one lens away again, on both sides.
+
+    With ``close``, the new application can write to the new tables no longer.
+    """
     tables = [
         (schema, table)
         for schema, table in [
@@ -246,6 +299,8 @@ def let_go(connection: BaseDatabaseWrapper, lens: Lens, say: Say | None = None) 
     def drop() -> None:
         for schema, table in tables:
             _execute(connection, sql.drop_triggers(sql.ident(schema, table)))
+            if close and schema == "public":
+                closing.close(connection, table)
 
     locks.run_briefly(
         connection,
@@ -266,8 +321,8 @@ _WITHOUT_STAND_IN = ("users", "users_groups", "users_user_permissions")
 def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
     """Put the new tables into ``legacy_parked``, rows and all; returns which.
 
-    In the place of each an empty one of the same shape stays for Django's migrations to
-    remove.
+    In the place of each an empty one of the same shape, closed, stays for Django's
+    migrations to remove.
     """
     parked = []
     for table in catalog.NEW_TABLES:
@@ -292,6 +347,7 @@ def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
                         f" (LIKE {sql.ident(PARKED, table)} INCLUDING DEFAULTS)"
                     ],
                 )
+                closing.close(connection, table)
 
         locks.run_briefly(
             connection,
@@ -305,7 +361,10 @@ def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
 
 
 def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
-    """Bring back what :func:`park` has put aside; returns which tables."""
+    """Bring back what :func:`park` has put aside; returns which tables.
+
+    Their rows are not up to date with the legacy ones yet: they are closed until then.
+    """
     if not catalog.schema_exists(connection, PARKED):
         return []
     returned = []
@@ -322,6 +381,8 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
                     f"ALTER TABLE {sql.ident(PARKED, table)} SET SCHEMA public",
                 ],
             )
+            if table in closing.MIRRORED:
+                closing.close(connection, table)
 
         locks.run_briefly(
             connection,

@@ -15,7 +15,16 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState, StateApps
 
 from terrain import progress
-from terrain.legacy import catalog, copying, engine, ledger, prepare, settling, usage
+from terrain.legacy import (
+    catalog,
+    closing,
+    copying,
+    engine,
+    ledger,
+    prepare,
+    settling,
+    usage,
+)
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 
 
@@ -117,13 +126,9 @@ class KeepInStep(LegacyOperation):
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
         connection = schema_editor.connection
-        engine.unpark(connection, _say)
-        if not catalog.is_moved(connection):
-            return
-        usage.forget(connection)
-        engine.derive(connection)
-        for lens in LENSES:
-            engine.keep_in_step(connection, lens, _say)
+        engine.stand_beside(connection, _say)
+        if catalog.is_moved(connection):
+            usage.forget(connection)
 
     def backwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
@@ -132,7 +137,7 @@ class KeepInStep(LegacyOperation):
         if not catalog.is_moved(connection):
             return
         for lens in LENSES:
-            engine.let_go(connection, lens, _say)
+            engine.let_go(connection, lens, _say, close=True)
         prepare.drop_rebuilt(connection)
         engine.park(connection, _say)
 
@@ -148,7 +153,11 @@ class Copy(LegacyOperation):
     def forwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
-        copying.copy(schema_editor.connection, self.args[0])
+        connection = schema_editor.connection
+        if catalog.is_moved(connection) and not engine.stands_beside(connection):
+            # A rollback was killed while it took the triggers off.
+            engine.stand_beside(connection, _say)
+        copying.copy(connection, self.args[0])
 
 
 class CopyCustomers(LegacyOperation):
@@ -164,12 +173,14 @@ class CopyCustomers(LegacyOperation):
 
 
 class Settle(LegacyOperation):
-    """Settle what was written while the copies ran."""
+    """Open what a rollback has closed, and settle what was written while the copies ran."""
 
     def describe(self) -> str:
-        return "Settle owner links, merges and repeated ids"
+        return "Open the new tables, settle owner links, merges and repeated ids"
 
     def forwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
+        closing.open_all(schema_editor.connection, _say)
+        engine.drop_schema_if_empty(schema_editor.connection, catalog.PARKED)
         settling.settle(schema_editor.connection)

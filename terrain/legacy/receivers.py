@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from catalogue.assets import Held
-from terrain.legacy import catalog, settling, sql
+from terrain.legacy import catalog, closing, settling, sql
 
 
 def settle_first(sender: Any, connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -34,3 +34,11 @@ def quarantine_models(
                 "rows": [model.row for model in models],
             },
         )
+
+
+def close_what_is_made(
+    sender: Any, connection: BaseDatabaseWrapper, table: str, **_: Any
+) -> None:
+    """The new application may write to a new table when ``migrate`` has come to its end."""
+    if table in catalog.NEW_TABLES and closing.is_under_way(connection):
+        closing.close(connection, table)

@@ -19,11 +19,15 @@ from django.db.backends.postgresql.schema import (
     DatabaseSchemaEditor as PostgresSchemaEditor,
 )
 from django.db.utils import DatabaseErrorWrapper
+from django.dispatch import Signal
 from django.utils.functional import cached_property
 from psycopg.pq import Format
 
 from terrain.exceptions import from_sqlstate
 from terrain.postgresql import dates
+
+#: Sent when a migration has made a table, in its transaction; with ``connection`` and ``table``.
+table_made = Signal()
 
 
 class ErrorWrapper(DatabaseErrorWrapper):
@@ -51,6 +55,10 @@ class DatabaseSchemaEditor(PostgresSchemaEditor):
     def create_model(self, model: type[models.Model]) -> None:
         super().create_model(model)
         self._do_deferred()
+        if not self.collect_sql:
+            table_made.send(
+                model, connection=self.connection, table=model._meta.db_table
+            )
 
     def add_field(self, model: type[models.Model], field: Any) -> None:
         super().add_field(model, field)

@@ -45,10 +45,15 @@ from terrain.legacy.sql.text import (
     texts,
 )
 from terrain.legacy.sql.triggers import (
+    CLOSING_TRIGGER,
     EVENTS,
     TRIGGER_PREFIX,
     YIELDING,
+    closed_function,
+    closing_trigger,
+    drop_closed_function,
     drop_triggers,
+    opening,
     trigger_events,
     triggers_on_legacy,
     triggers_on_new,
@@ -56,6 +61,7 @@ from terrain.legacy.sql.triggers import (
 from terrain.legacy.sql.views import price_forecast, rebuilt_view, round_trip
 
 __all__ = [
+    "CLOSING_TRIGGER",
     "EVENTS",
     "RANGE",
     "TRIGGER_PREFIX",
@@ -66,6 +72,8 @@ __all__ = [
     "any_flag",
     "both_sides",
     "checksums",
+    "closed_function",
+    "closing_trigger",
     "common_functions",
     "copy_batch",
     "copy_lock",
@@ -74,6 +82,7 @@ __all__ = [
     "differences",
     "differing",
     "down",
+    "drop_closed_function",
     "drop_triggers",
     "flag_rows",
     "functions",
@@ -89,6 +98,7 @@ __all__ = [
     "new_only",
     "next_range",
     "not_own",
+    "opening",
     "on_new_function",
     "plain",
     "price_forecast",

@@ -651,6 +651,19 @@ BEGIN
         USING ERRCODE = 'TB002', HINT = 'Use DELETE, or wait until cleanup_legacy.';
 END $body$;
 
+-- name: closed
+-- The new application may not write now: nothing would carry it over, or rows that are not
+-- up to date would be.  What the sync itself writes has terrain.echo set.
+CREATE OR REPLACE FUNCTION legacy_parked.closed() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    IF coalesce(current_setting('terrain.echo', true), '') = '' THEN
+        RAISE EXCEPTION 'public.% is closed while the shop is on its way between the old application and this one', TG_TABLE_NAME
+            USING ERRCODE = 'TB003', HINT = 'It is opened at the end of: python manage.py migrate';
+    END IF;
+    RETURN NULL;
+END $body$;
+
 -- name: write_lines
 -- The k-th line is the k-th element, and keeps its id and position.  What was derived once
 -- (price, model, artist) goes with asset, quantity and own price to wherever they stand now.

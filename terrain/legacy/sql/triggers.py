@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from terrain.legacy.schema import Lens
-from terrain.legacy.sql.text import ident, joined
+from terrain.legacy.sql.text import ident, joined, templates
 
 TRIGGER_PREFIX = "zz_terrain_sync"
+
+#: Not one of those that keep both sides in step: it is there when they are not.
+CLOSING_TRIGGER = "terrain_closed"
 
 EVENTS = ("insert", "update", "delete")
 
@@ -131,3 +134,25 @@ def drop_triggers(table: str) -> list[str]:
         f"DROP TRIGGER IF EXISTS {ident(f'{TRIGGER_PREFIX}_{event}')} ON {table}"
         for event in (*EVENTS, "truncate", *YIELDING)
     ]
+
+
+def closed_function() -> str:
+    return templates("functions.sql")["closed"]
+
+
+def drop_closed_function() -> str:
+    return "DROP FUNCTION IF EXISTS legacy_parked.closed()"
+
+
+def closing_trigger(table: str) -> str:
+    """``table`` is a quoted, qualified name.  What other triggers write passes."""
+    return (
+        f"CREATE OR REPLACE TRIGGER {CLOSING_TRIGGER}"
+        f" BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH STATEMENT"
+        " WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION legacy_parked.closed()"
+    )
+
+
+def opening(table: str) -> str:
+    """The opposite of :func:`closing_trigger`."""
+    return f"DROP TRIGGER IF EXISTS {CLOSING_TRIGGER} ON {table}"

@@ -1,0 +1,86 @@
+"""New tables closed to the new application while the shop is on its way, there or back.
+
+Forward, a table is there before anything carries over what is written to it, and a parked
+one returns before it is brought up to date.  Going back, the triggers come off before the
+tables are parked.  What the new application wrote in between would be acknowledged and
+then lost, or would put old values over the old application's.  So a table is closed in the
+very transaction that makes it, brings it back or takes its triggers off, and opened when
+``migrate`` has come to its end.
+
+The function is in ``legacy_parked``, because ``rebuilt`` goes while tables are closed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.recorder import MigrationRecorder
+
+from terrain import locks
+from terrain.legacy import catalog, sql
+from terrain.legacy.catalog import PARKED
+from terrain.legacy.mapping import BY_NEW
+
+#: The new tables that have a legacy counterpart, and the parts of their rows.
+MIRRORED = tuple(
+    dict.fromkeys(
+        table
+        for new, lenses in BY_NEW.items()
+        for table in (new, *(lens.part.table for lens in lenses if lens.part))
+    )
+)
+
+
+#: The migration that opens them: with it, the move has come to its end.
+LAST = ("legacy", "0009_settle")
+
+
+def is_under_way(connection: BaseDatabaseWrapper) -> bool:
+    """Whether there is a shop to move, and it has not been moved wholly yet."""
+    if not catalog.legacy_tables(connection):
+        return False
+    return LAST not in MigrationRecorder(connection).applied_migrations()
+
+
+def close(connection: BaseDatabaseWrapper, table: str) -> None:
+    """Let nobody but the sync write to ``public.<table>``; in the caller's transaction."""
+    with connection.cursor() as cursor:
+        if not catalog.schema_exists(connection, PARKED):
+            cursor.execute(f"CREATE SCHEMA {sql.ident(PARKED)}")
+        cursor.execute(sql.closed_function())
+        cursor.execute(sql.closing_trigger(sql.ident("public", table)))
+
+
+def closed(connection: BaseDatabaseWrapper) -> list[str]:
+    """The new tables in ``public`` that are closed."""
+    return [
+        table
+        for (table,) in catalog.rows(
+            connection,
+            "SELECT c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            "  JOIN pg_namespace s ON s.oid = c.relnamespace"
+            " WHERE s.nspname = 'public' AND t.tgname = %s ORDER BY 1",
+            [sql.CLOSING_TRIGGER],
+        )
+    ]
+
+
+def open_all(connection: BaseDatabaseWrapper, say: locks.Say | None = None) -> None:
+    """Let the new application write again."""
+    for table in closed(connection):
+        locks.run_briefly(
+            connection,
+            partial(_open, connection, table),
+            what=f"Opening {table}",
+            tables=(f"public.{table}",),
+            say=say,
+        )
+    if catalog.schema_exists(connection, PARKED):
+        with connection.cursor() as cursor:
+            cursor.execute(sql.drop_closed_function())
+
+
+def _open(connection: BaseDatabaseWrapper, table: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql.opening(sql.ident("public", table)))

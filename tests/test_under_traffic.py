@@ -1,0 +1,214 @@
+"""There and back while both applications work: every acknowledged write is there afterwards.
+
+The clients are the benchmark's; they work throughout, also while tables move.  The new one
+is refused, or finds no tables, while they are not its own: what it is told is done has to
+be so all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from bench import clients, new_side, remembered, shop, traffic
+from bench.crew import Hand
+from bench.told import Shop, Told
+from terrain import locks
+from tests import dumps
+from tests.both import Both
+from tests.conftest import Database, Result
+
+pytestmark = pytest.mark.migration
+
+Manage = Callable[..., Result]
+
+#: Seconds between two acts of a client.
+EVERY = 0.02
+#: What the new application may be told while its tables are on their way.
+ON_THE_WAY = re.compile(
+    r"Refused: public\.\w+ is closed"
+    r"|ProgrammingError: (relation|column|missing FROM-clause entry for table) "
+    # Not copied yet.
+    r"|DoesNotExist: \w+ matching query does not exist|LookupError: \w+ \S+ is not there"
+)
+
+
+class Crews:
+    """Old clients and new ones in threads of this process, and all they were told."""
+
+    def __init__(self, database: Database, old: int, new: int, seed: int) -> None:
+        self.database = database
+        with shop.connect(database.name, options="-c search_path=public") as asked:
+            self.found = Shop.of(asked)
+        self.told = Told()
+        numbers = [*range(old), *range(clients.NUMBER, clients.NUMBER + new)]
+        self.hands = [Hand(self._client, number, EVERY) for number in numbers]
+        self.seed = seed
+
+    def _client(self, number: int) -> Any:
+        if number < clients.NUMBER:
+            client: Any = traffic.Client(self.database.old(), self.found, number)
+        else:
+            client = new_side.Client(self.found, number)
+        client.random.seed(self.seed * 100 + number)
+        return client
+
+    def __enter__(self) -> Crews:
+        for hand in self.hands:
+            hand.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hand in self.hands:
+            hand.ended.set()
+            if hand.wanted:
+                hand.go_on()
+        for hand in self.hands:
+            hand.join()
+
+    @contextmanager
+    def held(self) -> Iterator[Told]:
+        """Nobody acts; all that was told so far."""
+        for hand in self.hands:
+            hand.hold()
+        try:
+            for hand in self.hands:
+                self.told.merge(hand.told())
+            yield self.told
+        finally:
+            for hand in self.hands:
+                hand.go_on()
+
+
+@pytest.fixture
+def template(shop: Database, create_database: Any, drop_database: Any) -> Iterator[str]:
+    name = create_database(shop.name)
+    yield name
+    drop_database(name)
+
+
+def assert_remembered(
+    database: Database, before: remembered.Before, told: Told, back: bool
+) -> None:
+    with database.connect("terrain", "public") as seen:
+        schema = "public" if back else "legacy"
+        assert [*remembered.faults(seen, schema, before, told)] == []
+        for table in new_side.ONLY_NEW:
+            where = "legacy_parked" if back else "public"
+            assert [*remembered.rows(seen, where, table, told)] == []
+        if not back:
+            assert [*remembered.disagreements(seen)] == []
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("WALKS", "1"))))
+def test_there_and_back_with_both_applications_at_work(
+    shop: Database,
+    template: str,
+    manage: Manage,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    """WALKS=20 for more: other clients, and other commands between the moves, each time."""
+    monkeypatch.setattr("bench.shop.CLUSTER", shop.cluster)
+    before = remembered.Before(template)
+    rng = random.Random(seed)
+    assert manage("prepare_database").code == 0
+    with Crews(shop, 2, 2, seed) as crews:
+        for _ in range(2):
+            for command in forward(rng):
+                done = manage(*command)
+                assert (done.code, done.err) == (0, ""), command
+            with crews.held() as told:
+                assert_remembered(shop, before, told, back=False)
+            done = manage("rollback_migration", "--yes")
+            assert done.code == 0, done.err
+            with crews.held() as told:
+                assert_remembered(shop, before, told, back=True)
+        assert manage("migrate", "-v0").code == 0
+    with crews.held() as told:
+        assert_remembered(shop, before, told, back=False)
+    said = {refusal for _at, _kind, refusal in told.refused}
+    assert [each for each in said if not ON_THE_WAY.match(each)] == []
+    assert manage("verify_migration").code == 0
+
+
+def forward(rng: random.Random) -> Iterator[tuple[str, ...]]:
+    yield ("migrate", "-v0")
+    for command in ("settle", "copy_models_to_assets", "verify_migration"):
+        if rng.random() < 0.6:
+            yield (command,)
+
+
+@pytest.fixture
+def between_steps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is to happen after each step of a command that takes a lock."""
+    happens: list[Callable[[], None]] = []
+    run_briefly = locks.run_briefly
+
+    def stepping(*args: Any, **options: Any) -> Any:
+        done = run_briefly(*args, **options)
+        for happen in happens:
+            happen()
+        return done
+
+    monkeypatch.setattr(locks, "run_briefly", stepping)
+    return happens
+
+
+def test_what_the_new_application_is_told_is_so_at_every_step(
+    both: Both,
+    manage: Manage,
+    settings: Any,
+    between_steps: list[Callable[[], None]],
+) -> None:
+    """It writes between any two steps back and forth: each write is in legacy, or refused."""
+    told, refused = {"#tower": 0, "#den": 0}, set()
+    writes = {
+        "#tower": "UPDATE models SET view_count = view_count + 1 WHERE id = '#tower'",
+        "#den": "UPDATE tables SET width = coalesce(width, 0) + 1 WHERE id = '#den'",
+        None: "INSERT INTO assets (id, artist_id, name, file_ref)"
+        " VALUES (gen_random_uuid(), '#ann', 'A', 'a.stl')",
+    }
+
+    def write() -> None:
+        for key, statement in writes.items():
+            try:
+                both.newly(statement)
+            except psycopg.Error as error:
+                refused.add(error.sqlstate)
+            else:
+                told[key] = told.get(key, 0) + 1
+
+    def seen(schema: str) -> list[Any]:
+        return both.newly(
+            f"SELECT a.name, a.view_count, (t.table_config ->> 'width')::int"
+            f" FROM {schema}.assets a, {schema}.user_tables t"
+            " WHERE a.id = '#tower' AND t.id = '#den'"
+        ).fetchall()
+
+    between_steps.append(write)
+    assert manage("rollback_migration", "--yes").code == 0
+    between_steps.clear()
+    # Closed, then gone, then (called assets, and orders) the old application's own.
+    assert told["#tower"] > 0 and refused == {"TB003", "42P01", "42703"}
+    assert seen("public") == [("Tower", told["#tower"], 1200 + told["#den"])]
+    both.does("UPDATE assets SET name = 'Old' WHERE id = '#tower'")
+    refused.clear()
+    assert manage("prepare_database").code == 0
+    settings.PREFLIGHT_ACCEPT = ["old-sessions"]  # these two brought their path along
+
+    between_steps.append(write)
+    assert manage("migrate", "-v0").code == 0
+    between_steps.clear()
+    assert refused == {"TB003", "42P01", "42703"}
+    write()
+    assert seen("legacy") == [("Old", told["#tower"], 1200 + told["#den"])]
+    assert both.has("SELECT count(*) FROM assets") == [(told[None],)]
+    assert dumps.schemas(both.database) == {"public", "legacy", "rebuilt"}
