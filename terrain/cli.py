@@ -127,12 +127,13 @@ def take_time(connection: BaseDatabaseWrapper, **_: Any) -> None:
     """Lift the time limits that are set for the shop's own statements and sessions.
 
     A copy, a proof or an index takes as long as it takes, and the session that holds the
-    lock of a run is idle while its workers copy.
+    lock of a run is idle while its workers copy.  How long a lock is waited for is set
+    wherever one is taken that others would wait behind.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN"
-            " ('statement_timeout', 'transaction_timeout', 'idle_session_timeout',"
+            " ('statement_timeout', 'transaction_timeout', 'idle_session_timeout', 'lock_timeout',"
             "  'idle_in_transaction_session_timeout') AND setting <> '0'"
         )
 

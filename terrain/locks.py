@@ -2,8 +2,8 @@
 
 A statement that changes a table's definition needs a lock that conflicts with every other
 statement on the table, and everybody who comes after it queues behind it.  So nobody here
-waits long for one: the attempt gives up after ``LOCK_TIMEOUT``, steps out of the queue,
-and is made again a little later.
+waits long for one: the attempt gives up after a moment, steps out of the queue, and is
+made again a little later.  See docs/decisions/0007-short-locks.md.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from psycopg import errors
+from psycopg import errors, sql
+
+from terrain.blockers import Mode, who_blocks
+from terrain.waiting import Say, Told, done, named
 
 T = TypeVar("T")
-Say = Callable[[str], None]
 
-#: Milliseconds one attempt waits for its locks, and so at most delays others.
+#: Milliseconds one attempt waits for its locks at most, and so delays others.
 LOCK_TIMEOUT = 100
+#: Milliseconds the first attempt at a table waits; each one after it twice as long.
+FIRST_TIMEOUT = 5
+#: Milliseconds waited for anything else by an attempt that has its first table already.
+NEXT_TIMEOUT = 10
 #: Seconds after which a command stops trying.
 TOTAL_LIMIT = 60.0
 #: Seconds between attempts: doubled each time, drawn at random up to this.
@@ -47,26 +53,6 @@ class LockNotObtained(DatabaseError):
     """The locks a step needs were held by others until the limit; nothing was changed."""
 
 
-@dataclass(frozen=True)
-class Blocker:
-    """Another session that holds a lock on one of our tables."""
-
-    pid: int
-    role: str
-    application: str
-    seconds: float
-    statement: str
-
-    def __str__(self) -> str:
-        what = " ".join(self.statement.split())[:80]
-        if what in ("", "<insufficient privilege>"):
-            what = "its statement is not for this role to see"
-        return (
-            f"process {self.pid} (role {self.role}, {self.application or 'unnamed'}),"
-            f" in its transaction for {self.seconds:.0f} s: {what}"
-        )
-
-
 def is_retried(error: BaseException) -> bool:
     """Whether the same statement may succeed if it is simply run again."""
     return isinstance(error.__cause__ or error, _RETRIED)
@@ -75,11 +61,15 @@ def is_retried(error: BaseException) -> bool:
 @contextmanager
 def lock_timeout(connection: BaseDatabaseWrapper, milliseconds: int) -> Iterator[None]:
     """Within the current transaction, wait no longer than this for any lock."""
+    _wait_at_most(connection, milliseconds)
+    yield
+
+
+def _wait_at_most(connection: BaseDatabaseWrapper, milliseconds: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config('lock_timeout', %s, true)", [f"{milliseconds}ms"]
         )
-        yield
 
 
 def patiently(using: str, action: Callable[[], T], limit: float = PATIENCE) -> T:
@@ -104,67 +94,144 @@ def patiently(using: str, action: Callable[[], T], limit: float = PATIENCE) -> T
         time.sleep(random.uniform(0, 0.1))
 
 
+# --- briefly -------------------------------------------------------------------------------
+
+
 def run_briefly(
     connection: BaseDatabaseWrapper,
     action: Callable[[], T],
     *,
     what: str,
     tables: tuple[str, ...] = (),
-    limit: float = TOTAL_LIMIT,
-    say: Callable[[str], None] | None = None,
+    mode: Mode | None = None,
+    limit: float | None = None,
+    say: Say | None = None,
     also: tuple[type[Exception], ...] = (),
 ) -> T:
     """Run ``action`` in a transaction of its own that never waits long for a lock.
 
     It is retried for lock-not-available, deadlock and serialization failures only, and
-    for errors of psycopg that are in ``also``, after random, growing pauses.  Raises
-    :class:`LockNotObtained`, naming who was in the way, when ``limit`` seconds have
-    passed.  ``tables`` are the qualified names to ask about.
+    for errors of psycopg that are in ``also``, after random, growing pauses.  With a
+    ``mode`` all ``tables`` (qualified names; those that are not there are passed over, and
+    views) are locked before ``action`` runs; without, they are only asked about.  Raises
+    :class:`LockNotObtained`, naming who was in the way, when ``limit`` seconds have passed
+    (:data:`TOTAL_LIMIT`).  Within a transaction it runs ``action`` once and leaves the rest
+    to whoever has begun that: trying again would keep what it has locked already.
     """
+    if connection.in_atomic_block:
+        return action()
+    limit = TOTAL_LIMIT if limit is None else limit
     deadline = time.monotonic() + limit
+    told = Told(what, say)
+    attempt = _Attempt(connection, list(tables), mode)
     pause = 0.05
     while True:
         try:
-            with transaction.atomic(using=connection.alias), lock_timeout(
-                connection, LOCK_TIMEOUT
-            ):
-                return action()
+            with transaction.atomic(using=connection.alias):
+                attempt.lock()
+                result = action()
         except DatabaseError as error:
             if not is_retried(error) and not isinstance(error.__cause__, also):
                 raise
-            blockers = who_blocks(connection, tables)
-            named = "; ".join(map(str, blockers)) or "nobody who is still there"
+            blockers = who_blocks(connection, tables, mode)
             if time.monotonic() > deadline:
                 raise LockNotObtained(
-                    f"{what} could not get its lock within {limit:.0f} s. In the way: {named}."
+                    f"{what} could not get its lock within {limit:.0f} s. In the way:"
+                    f" {named(blockers)}."
                     " Nothing was changed by this step; run the same command again to go on."
                 ) from error
-            if say is not None:
-                say(f"{what} waits for a lock held by {named}.")
+            told.waits_for(blockers)
+        else:
+            if mode is not None:
+                attempt.tell(what, told.began)
+            return result
         time.sleep(random.uniform(0, pause))
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def who_blocks(
-    connection: BaseDatabaseWrapper, tables: tuple[str, ...]
-) -> list[Blocker]:
-    """The sessions that hold a lock on any of ``tables``, longest transaction first."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT DISTINCT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),
-                   coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float,
-                   coalesce(a.query, '')
-              FROM pg_locks l
-              JOIN pg_stat_activity a USING (pid)
-             WHERE l.relation = ANY (SELECT to_regclass(t) FROM unnest(%s::text[]) t)
-               AND l.granted
-               AND a.pid <> pg_backend_pid()
-             ORDER BY 4 DESC
-            """,
-            [list(tables)],
+@dataclass
+class _Attempt:
+    """How long is waited for which lock: the first time hardly, then longer.
+
+    Who waits holding nothing delays only those who come to the same table after it.  So
+    the wait is for the first table, the others are to be had almost at once; and the one
+    that was not is the first next time.
+    """
+
+    connection: BaseDatabaseWrapper
+    tables: list[str]
+    mode: Mode | None
+    timeout: int = FIRST_TIMEOUT
+    number: int = 0
+    locked_at: float = 0.0
+
+    def tell(self, what: str, began: float) -> None:
+        """Let others know how long it took, once it is committed."""
+        now = time.monotonic()
+        done.send(
+            sender=None,
+            connection=self.connection,
+            what=what,
+            seconds=now - self.locked_at,
+            waited=self.locked_at - began,
+            attempts=self.number,
         )
-        return [Blocker(*row) for row in cursor.fetchall()]
+
+    def lock(self) -> None:
+        """Take the locks, within the attempt's transaction."""
+        self.number += 1
+        self.locked_at = 0.0
+        if self.mode is None:
+            _wait_at_most(self.connection, LOCK_TIMEOUT)
+            return
+        there = [table for table in self.tables if self._can_be_locked(table)]
+        self._get_vacuum_out_of_the_way(there)
+        timeout, self.timeout = self.timeout, min(self.timeout * 2, LOCK_TIMEOUT)
+        for table in there:
+            _wait_at_most(self.connection, timeout)
+            try:
+                self._lock(table, self.mode)
+            except DatabaseError:
+                self.tables.remove(table)
+                self.tables.insert(0, table)
+                raise
+            self.locked_at = self.locked_at or time.monotonic()
+            timeout = NEXT_TIMEOUT
+        self.locked_at = self.locked_at or time.monotonic()
+        _wait_at_most(self.connection, timeout)
+
+    def _get_vacuum_out_of_the_way(self, tables: list[str]) -> None:
+        """Wait behind whoever vacuums, where nobody has to wait behind us.
+
+        An autovacuum makes way for who has waited for ``deadlock_timeout`` (1 s).  The lock
+        that it has itself is enough to make it, and lets reads and writes pass, also while
+        it is waited for.  Had here, no other vacuum can begin before the attempt ends.
+        """
+        _wait_at_most(self.connection, self._deadlock_timeout() + 1000)
+        for table in tables:
+            self._lock(table, Mode.SHARE_UPDATE_EXCLUSIVE)
+
+    def _deadlock_timeout(self) -> int:
+        found: int = self._value(
+            "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
+        )
+        return found
+
+    def _can_be_locked(self, table: str) -> bool:
+        """A view would have what it is made from locked as well."""
+        kind = "SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(%s)"
+        return bool(self._value(kind, table))
+
+    def _value(self, query: str, *params: str) -> Any:
+        with self.connection.cursor() as cursor:
+            cursor.execute(query, params or None)
+            row = cursor.fetchone()
+        return row[0] if row else None
+
+    def _lock(self, table: str, mode: Mode) -> None:
+        name = sql.Identifier(*table.split("."))
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql.SQL(f"LOCK TABLE {{}} IN {mode} MODE").format(name))
 
 
 # --- one run at a time ---------------------------------------------------------------------

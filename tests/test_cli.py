@@ -344,7 +344,7 @@ def test_ctrl_c_in_the_middle_of_migrate(
     """It ends in a sentence; the same command goes on."""
     url = url_of(shop.cluster, shop.name)
     with popen(url, "migrate") as process:
-        wait_for_line(process, "Moving orders aside waits for a lock held by process")
+        wait_for_line(process, "Moving orders aside has waited for ")
         process.send_signal(signal.SIGINT)
         _out, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -362,7 +362,7 @@ def test_a_connection_that_is_lost_in_the_middle_of_migrate(
 ) -> None:
     url = url_of(shop.cluster, shop.name)
     with popen(url, "migrate") as process:
-        wait_for_line(process, "Moving orders aside waits for a lock held by process")
+        wait_for_line(process, "Moving orders aside has waited for ")
         in_the_way.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -382,7 +382,7 @@ def test_a_killed_migrate_is_gone_on_with(
 ) -> None:
     url = url_of(shop.cluster, shop.name)
     with popen(url, "migrate") as process:
-        wait_for_line(process, "Moving orders aside waits for a lock held by process")
+        wait_for_line(process, "Moving orders aside has waited for ")
         process.kill()
         process.communicate(timeout=30)
     in_the_way.execute("COMMIT")

@@ -230,6 +230,8 @@ KEYS: dict[str, Any] = {
     "since": "2026-01-01",
     "schema": "legacy",
     "tables": ["users"],
+    "parked": "legacy.orders",
+    "names": ["orders_number_key"],
 }
 
 
@@ -249,6 +251,7 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
         "trim_used",
         "scans_of_legacy",
         "writes_of_new",
+        "made_later",
     ):
         yield name, sql.query(name)
     yield "merges", sql.merges()

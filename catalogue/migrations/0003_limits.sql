@@ -36,13 +36,11 @@ BEGIN
     RETURN NULL;
 END $body$;
 
-DROP TRIGGER IF EXISTS terrain_table_limit_insert ON public.tables;
-CREATE TRIGGER terrain_table_limit_insert AFTER INSERT ON public.tables
+CREATE OR REPLACE TRIGGER terrain_table_limit_insert AFTER INSERT ON public.tables
     FOR EACH ROW WHEN (NEW.session_id IS NOT NULL AND NEW.status = 'active')
     EXECUTE FUNCTION public.terrain_table_limit();
 
-DROP TRIGGER IF EXISTS terrain_table_limit_update ON public.tables;
-CREATE TRIGGER terrain_table_limit_update AFTER UPDATE ON public.tables
+CREATE OR REPLACE TRIGGER terrain_table_limit_update AFTER UPDATE ON public.tables
     FOR EACH ROW WHEN (NEW.session_id IS NOT NULL AND NEW.status = 'active'
                        AND (OLD.session_id IS DISTINCT FROM NEW.session_id
                             OR OLD.status <> NEW.status))
@@ -90,12 +88,10 @@ BEGIN
     RETURN NULL;
 END $body$;
 
-DROP TRIGGER IF EXISTS terrain_asset_limit_insert ON public.table_assets;
-CREATE TRIGGER terrain_asset_limit_insert AFTER INSERT ON public.table_assets
+CREATE OR REPLACE TRIGGER terrain_asset_limit_insert AFTER INSERT ON public.table_assets
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT
     EXECUTE FUNCTION public.terrain_asset_limit_insert();
 
-DROP TRIGGER IF EXISTS terrain_asset_limit_update ON public.table_assets;
-CREATE TRIGGER terrain_asset_limit_update AFTER UPDATE ON public.table_assets
+CREATE OR REPLACE TRIGGER terrain_asset_limit_update AFTER UPDATE ON public.table_assets
     FOR EACH ROW WHEN (OLD.table_id <> NEW.table_id)
     EXECUTE FUNCTION public.terrain_asset_limit_update();

@@ -11,7 +11,7 @@ class LegacyConfig(AppConfig):
 
     def ready(self) -> None:
         from catalogue import assets
-        from terrain import panels
+        from terrain import panels, waiting
         from terrain.exceptions import Refused, register_sqlstate
         from terrain.legacy import guard, panel, receivers
         from terrain.postgresql.base import table_made
@@ -21,6 +21,7 @@ class LegacyConfig(AppConfig):
         assets.before_copy.connect(receivers.settle_first)
         assets.after_copy.connect(receivers.quarantine_models)
         table_made.connect(receivers.close_what_is_made)
+        waiting.done.connect(receivers.remember_how_long)
         register_sqlstate("TB002", Refused)
         register_sqlstate("TB003", Refused)
         panels.register("legacy-row", "The legacy row", panel.render)

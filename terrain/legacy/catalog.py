@@ -9,10 +9,12 @@ from typing import Any
 
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.loader import MigrationLoader
 
 from terrain.legacy.backup import fingerprints
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.sql import Types
+from terrain.operations import AddConstraintOnline, AddIndexOnline
 
 #: Where the tables go, what is derived, and what waits after a rollback.
 LEGACY, REBUILT, PARKED = "legacy", "rebuilt", "legacy_parked"
@@ -72,6 +74,18 @@ def table_exists(connection: BaseDatabaseWrapper, schema: str, table: str) -> bo
             [schema, table],
         )
     )
+
+
+def relations(connection: BaseDatabaseWrapper, schema: str) -> tuple[str, ...]:
+    """The qualified names of a schema's tables and views."""
+    found = rows(
+        connection,
+        "SELECT s.nspname || '.' || c.relname"
+        "  FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+        " WHERE s.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm') ORDER BY 1",
+        [schema],
+    )
+    return tuple(name for (name,) in found)
 
 
 def columns(
@@ -138,6 +152,18 @@ def new_columns(table: str) -> tuple[str, ...]:
         if model._meta.db_table == table:
             return tuple(field.column for field in model._meta.concrete_fields)
     return ()
+
+
+def made_online() -> list[str]:
+    """The names of the indexes and constraints that migrations add beside the traffic."""
+    names = []
+    for (label, _), migration in MigrationLoader(None).disk_migrations.items():
+        for operation in migration.operations if label in NEW_APPS else ():
+            if isinstance(operation, AddIndexOnline):
+                names.append(operation.index.name)
+            elif isinstance(operation, AddConstraintOnline):
+                names.append(operation.constraint.name)
+    return names
 
 
 NEW_TABLES = (

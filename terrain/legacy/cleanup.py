@@ -20,6 +20,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import errors
 
 from terrain import locks
+from terrain.blockers import Mode
 from terrain.legacy import (
     backup,
     catalog,
@@ -244,10 +245,10 @@ def _drop_briefly(
             connection,
             partial(_drop, connection, run),
             what="Dropping the legacy tables",
+            # Those in use come last, when the others are locked.
             tables=(*_legacy(connection), "rebuilt.queue", *_new(connection)),
+            mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
-            # How the server says that the locks on the new tables took too long.
-            also=(errors.QueryCanceled,),
         )
     except DatabaseError as error:
         if not isinstance(error.__cause__, errors.DependentObjectsStillExist):
@@ -260,14 +261,10 @@ def _drop_briefly(
 
 
 def _drop(connection: BaseDatabaseWrapper, run: Run) -> list[str]:
-    """The transaction.  The tables in use are locked last, and all within one time-out."""
+    """The transaction, which has locked all that it takes."""
     going = _legacy(connection)
+    _check_last_moment(connection)
     with connection.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE {', '.join(going)} IN ACCESS EXCLUSIVE MODE")
-        _check_last_moment(connection)
-        cursor.execute(f"SET LOCAL statement_timeout = {locks.LOCK_TIMEOUT}")
-        cursor.execute(f"LOCK TABLE {', '.join(_new(connection))}")
-        cursor.execute("SET LOCAL statement_timeout = 0")
         for table in (*going, *_new(connection)):
             for statement in sql.drop_triggers(table):
                 cursor.execute(statement)

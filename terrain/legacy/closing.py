@@ -18,9 +18,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import locks
+from terrain.blockers import Mode
 from terrain.legacy import catalog, sql
 from terrain.legacy.catalog import PARKED
 from terrain.legacy.mapping import BY_NEW
+from terrain.waiting import Say
 
 #: The new tables that have a legacy counterpart, and the parts of their rows.
 MIRRORED = tuple(
@@ -66,7 +68,7 @@ def closed(connection: BaseDatabaseWrapper) -> list[str]:
     ]
 
 
-def open_all(connection: BaseDatabaseWrapper, say: locks.Say | None = None) -> None:
+def open_all(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     """Let the new application write again."""
     for table in closed(connection):
         locks.run_briefly(
@@ -74,6 +76,7 @@ def open_all(connection: BaseDatabaseWrapper, say: locks.Say | None = None) -> N
             partial(_open, connection, table),
             what=f"Opening {table}",
             tables=(f"public.{table}",),
+            mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
     if catalog.schema_exists(connection, PARKED):

@@ -450,7 +450,7 @@ def copy_customers(connection: BaseDatabaseWrapper) -> Run | None:
         connection, "SELECT count(*) FROM users WHERE role = 'customer'"
     )
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE public.users")
+        cursor.execute("ANALYZE (SKIP_LOCKED) public.users")
     ledger.finish(run)
     return run
 

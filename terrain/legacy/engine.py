@@ -7,14 +7,15 @@ run again after having been killed at any instant, and a second run changes noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
+from terrain.blockers import Mode
 from terrain.exceptions import Stopped
 from terrain.legacy import catalog, closing, sql
-from terrain.legacy.catalog import LEGACY, PARKED
+from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.schema import Lens
 
@@ -77,6 +78,7 @@ def stand_aside(
         move,
         what=f"Moving {table} aside",
         tables=(f"public.{table}",),
+        mode=Mode.ACCESS_EXCLUSIVE,
         say=say,
     )
     return True
@@ -125,6 +127,7 @@ def move_back(
         ),
         what=f"Moving {table} back",
         tables=(f"legacy.{table}",),
+        mode=Mode.ACCESS_EXCLUSIVE,
         say=say,
     )
     drop_schema_if_empty(connection, LEGACY)
@@ -139,7 +142,7 @@ def stand_beside(connection: BaseDatabaseWrapper, say: Say | None = None) -> Non
     unpark(connection, say)
     if not catalog.is_moved(connection):
         return
-    derive(connection)
+    derive(connection, say)
     for lens in LENSES:
         keep_in_step(connection, lens, say)
 
@@ -178,10 +181,11 @@ def missing_triggers(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
     return sorted(wanted_triggers() - {*map(tuple, there)})
 
 
-def derive(connection: BaseDatabaseWrapper) -> None:
+def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     """Make, or make again, the schema ``rebuilt``: views and functions from the declaration."""
     types = catalog.types(connection)
-    with transaction.atomic(using=connection.alias):
+
+    def make() -> None:
         _execute(connection, sql.common_functions())
         for lens in LENSES:
             order = [
@@ -193,6 +197,15 @@ def derive(connection: BaseDatabaseWrapper) -> None:
         for new, lenses in BY_NEW.items():
             _execute(connection, [sql.on_new_function(new, lenses)])
         _give_to_owner(connection)
+
+    locks.run_briefly(
+        connection,
+        make,
+        what="Deriving views and functions",
+        tables=catalog.relations(connection, REBUILT),
+        mode=Mode.ACCESS_EXCLUSIVE,
+        say=say,
+    )
 
 
 def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
@@ -270,9 +283,16 @@ def keep_in_step(
         connection,
         create,
         what=f"Putting the triggers on {lens.legacy} and {lens.new}",
-        tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
+        tables=_sides(lens),
+        mode=Mode.SHARE_ROW_EXCLUSIVE,
         say=say,
     )
+
+
+def _sides(lens: Lens) -> tuple[str, ...]:
+    """The tables that have triggers of one lens."""
+    parts = [f"public.{lens.part.table}"] if lens.part else []
+    return (f"legacy.{lens.legacy}", f"public.{lens.new}", *parts)
 
 
 def let_go(
@@ -284,30 +304,45 @@ def let_go(
 ) -> None:
     """Take the triggers of one lens away again, on both sides.
 
-    With ``close``, the new application can write to the new tables no longer.
+    With ``close``, the new application can write to the new tables no longer.  In one
+    transaction, and so with more than one lock: with triggers on one side only, what is
+    written there meanwhile would overwrite what has been written on the other.
     """
+    open_ = {f"public.{table}" for table in closing.MIRRORED} if close else set()
+    open_ -= {f"public.{table}" for table in closing.closed(connection)}
     tables = [
-        (schema, table)
-        for schema, table in [
-            (LEGACY, lens.legacy),
-            ("public", lens.new),
-            *([("public", lens.part.table)] if lens.part else []),
-        ]
-        if catalog.table_exists(connection, schema, table)
+        table
+        for table in _sides(lens)
+        if catalog.table_exists(connection, *table.split("."))
+        and (table in open_ or _has_triggers(connection, table))
     ]
+    if not tables:
+        return
 
     def drop() -> None:
-        for schema, table in tables:
-            _execute(connection, sql.drop_triggers(sql.ident(schema, table)))
-            if close and schema == "public":
-                closing.close(connection, table)
+        for table in tables:
+            _execute(connection, sql.drop_triggers(sql.ident(*table.split("."))))
+            if table in open_:
+                closing.close(connection, table.removeprefix("public."))
 
     locks.run_briefly(
         connection,
         drop,
         what=f"Taking the triggers off {lens.legacy} and {lens.new}",
-        tables=tuple(f"{schema}.{table}" for schema, table in tables),
+        tables=tuple(tables),
+        mode=Mode.ACCESS_EXCLUSIVE,
         say=say,
+    )
+
+
+def _has_triggers(connection: BaseDatabaseWrapper, table: str) -> bool:
+    return bool(
+        catalog.value(
+            connection,
+            "SELECT true FROM pg_trigger"
+            " WHERE tgrelid = to_regclass(%s) AND starts_with(tgname, %s) LIMIT 1",
+            [table, sql.TRIGGER_PREFIX],
+        )
     )
 
 
@@ -336,7 +371,8 @@ def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
             _execute(
                 connection,
                 [
-                    f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(PARKED)}"
+                    *_drop_limits(connection, table),
+                    f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(PARKED)}",
                 ],
             )
             if table not in _WITHOUT_STAND_IN:
@@ -354,10 +390,26 @@ def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
             move,
             what=f"Parking {table}",
             tables=(f"public.{table}",),
+            mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
         parked.append(table)
     return parked
+
+
+def _drop_limits(connection: BaseDatabaseWrapper, table: str) -> list[str]:
+    """Statements against our own triggers of a new table, whose functions will go."""
+    return [
+        f"DROP TRIGGER {sql.ident(name)} ON {sql.ident('public', table)}"
+        for (name,) in catalog.rows(
+            connection,
+            "SELECT t.tgname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+            " WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal"
+            "   AND p.pronamespace = 'public'::regnamespace"
+            "   AND starts_with(p.proname, 'terrain_') ORDER BY 1",
+            [f"public.{table}"],
+        )
+    ]
 
 
 def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
@@ -372,6 +424,7 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
         if not catalog.table_exists(connection, PARKED, table):
             continue
         _check_shape(connection, table)
+        _strip(connection, table)
 
         def move(table: str = table) -> None:
             _execute(
@@ -389,11 +442,40 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
             move,
             what=f"Bringing back {table}",
             tables=(f"{PARKED}.{table}", f"public.{table}"),
+            mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
         returned.append(table)
     drop_schema_if_empty(connection, PARKED)
     return returned
+
+
+def _strip(connection: BaseDatabaseWrapper, table: str) -> None:
+    """Take from a parked table what migrations that are still to come make beside the traffic.
+
+    The rows that come back are brought up to date one by one, in whatever order, which
+    indexes slow and foreign keys forbid.  Done here, where nobody uses the table, and not
+    when it was parked: the old application was still waiting then.
+    """
+    made = catalog.rows(
+        connection,
+        sql.query("made_later"),
+        {"parked": f"{PARKED}.{table}", "names": catalog.made_online()},
+    )
+    parked = sql.ident(PARKED, table)
+    for kind, name, other in made:
+        statement = (
+            f"DROP INDEX {sql.ident(PARKED, name)}"
+            if kind == "index"
+            else f"ALTER TABLE {parked} DROP CONSTRAINT {sql.ident(name)}"
+        )
+        locks.run_briefly(
+            connection,
+            partial(_execute, connection, [statement]),
+            what=f"Dropping {name}",
+            tables=(f"{PARKED}.{table}", *([other] if other else [])),
+            mode=Mode.ACCESS_EXCLUSIVE,
+        )
 
 
 def _check_shape(connection: BaseDatabaseWrapper, table: str) -> None:

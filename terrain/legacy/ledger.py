@@ -19,6 +19,8 @@ __all__ = [
     "exclusive",
     "finish",
     "last",
+    "locks_before",
+    "note_lock",
     "recorded",
 ]
 
@@ -65,3 +67,26 @@ def recorded(step: str, using: str = "default", **detail: Any) -> Iterator[Run]:
         raise
     run.seconds += time.monotonic() - started
     finish(run, **detail)
+
+
+#: What the names of locks begin with, among the steps.
+LOCK = "lock: "
+
+
+def note_lock(
+    using: str, what: str, seconds: float, waited: float, attempts: int
+) -> None:
+    """Remember how long something was locked, or took beside the traffic."""
+    Run(
+        step=f"{LOCK}{what}"[:100],
+        state=Run.State.DONE,
+        finished_at=timezone.now(),
+        seconds=seconds,
+        detail={"waited": round(waited, 4), "attempts": attempts},
+    ).save(using=using)
+
+
+def locks_before(using: str = "default") -> dict[str, float]:
+    """What was locked -> how many seconds it took, the last time."""
+    runs = Run.objects.using(using).filter(step__startswith=LOCK).order_by("id")
+    return {run.step.removeprefix(LOCK): run.seconds for run in runs}

@@ -6,7 +6,6 @@ Each is a ``RunPython``: on a database without legacy tables it finds nothing to
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from django.contrib.postgres.operations import NotInTransactionMixin
@@ -14,7 +13,6 @@ from django.db import migrations, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState, StateApps
 
-from terrain import progress
 from terrain.legacy import (
     catalog,
     closing,
@@ -26,11 +24,6 @@ from terrain.legacy import (
     usage,
 )
 from terrain.legacy.mapping import BY_LEGACY, LENSES
-
-
-def _say(sentence: str) -> None:
-    progress.make_way()
-    print(f"\n    {sentence}", end="", flush=True, file=sys.stderr)
 
 
 class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
@@ -108,12 +101,12 @@ class StandAside(LegacyOperation):
     ) -> None:
         (table,) = self.args
         with ledger.recorded(f"move {table}", schema_editor.connection.alias):
-            engine.stand_aside(schema_editor.connection, table, _say)
+            engine.stand_aside(schema_editor.connection, table)
 
     def backwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
-        engine.move_back(schema_editor.connection, self.args[0], _say)
+        engine.move_back(schema_editor.connection, self.args[0])
 
 
 class KeepInStep(LegacyOperation):
@@ -126,7 +119,7 @@ class KeepInStep(LegacyOperation):
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
         connection = schema_editor.connection
-        engine.stand_beside(connection, _say)
+        engine.stand_beside(connection)
         if catalog.is_moved(connection):
             usage.forget(connection)
 
@@ -137,9 +130,9 @@ class KeepInStep(LegacyOperation):
         if not catalog.is_moved(connection):
             return
         for lens in LENSES:
-            engine.let_go(connection, lens, _say, close=True)
+            engine.let_go(connection, lens, close=True)
         prepare.drop_rebuilt(connection)
-        engine.park(connection, _say)
+        engine.park(connection)
 
 
 class Copy(LegacyOperation):
@@ -156,7 +149,7 @@ class Copy(LegacyOperation):
         connection = schema_editor.connection
         if catalog.is_moved(connection) and not engine.stands_beside(connection):
             # A rollback was killed while it took the triggers off.
-            engine.stand_beside(connection, _say)
+            engine.stand_beside(connection)
         copying.copy(connection, self.args[0])
 
 
@@ -181,6 +174,6 @@ class Settle(LegacyOperation):
     def forwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
-        closing.open_all(schema_editor.connection, _say)
+        closing.open_all(schema_editor.connection)
         engine.drop_schema_if_empty(schema_editor.connection, catalog.PARKED)
         settling.settle(schema_editor.connection)

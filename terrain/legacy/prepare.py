@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from terrain import locks
+from terrain.blockers import Mode
 from terrain.legacy import catalog, engine, sql
 from terrain.legacy.catalog import LEGACY, REBUILT
 from terrain.legacy.mapping import LENSES
+from terrain.waiting import Say
 
 #: What an unprepared session looks in, unless somebody has said otherwise.
 DEFAULT_PATH = ("public",)
@@ -390,15 +393,27 @@ def others_on_rebuilt(connection: BaseDatabaseWrapper) -> list[str]:
     ]
 
 
-def drop_rebuilt(connection: BaseDatabaseWrapper) -> None:
+def drop_rebuilt(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     """Take away all that was derived; when the path was set is still remembered."""
+    if not catalog.schema_exists(connection, REBUILT):
+        return
     moment = prepared_at(connection)
     were_there = _were_there(connection) if moment is not None else []
-    with transaction.atomic(using=connection.alias):
+
+    def drop() -> None:
         with connection.cursor() as cursor:
             cursor.execute("DROP SCHEMA IF EXISTS rebuilt CASCADE")
         if moment is not None:
             _write_down(connection, moment, were_there)
+
+    locks.run_briefly(
+        connection,
+        drop,
+        what="Dropping the schema rebuilt",
+        tables=catalog.relations(connection, REBUILT),
+        mode=Mode.ACCESS_EXCLUSIVE,
+        say=say,
+    )
 
 
 def _forget(connection: BaseDatabaseWrapper) -> None:

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from catalogue.assets import Held
-from terrain.legacy import catalog, closing, settling, sql
+from terrain.legacy import catalog, closing, ledger, settling, sql
 
 
 def settle_first(sender: Any, connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -42,3 +42,19 @@ def close_what_is_made(
     """The new application may write to a new table when ``migrate`` has come to its end."""
     if table in catalog.NEW_TABLES and closing.is_under_way(connection):
         closing.close(connection, table)
+
+
+def remember_how_long(
+    sender: Any,
+    connection: BaseDatabaseWrapper,
+    what: str,
+    seconds: float,
+    waited: float,
+    attempts: int,
+    **_: Any,
+) -> None:
+    """Note what a lock cost, for the next forecast."""
+    if catalog.schema_exists(connection, catalog.LEGACY) and catalog.table_exists(
+        connection, "public", "legacy_run"
+    ):
+        ledger.note_lock(connection.alias, what, seconds, waited, attempts)

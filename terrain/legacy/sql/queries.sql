@@ -417,3 +417,20 @@ SELECT s.relname::text,
 -- Rows written and rows deleted in the new tables since the statistics began.
 SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0), coalesce(sum(n_tup_del), 0)
   FROM pg_stat_all_tables WHERE schemaname = 'public' AND relname = ANY (%(tables)s)
+
+-- name: made_later
+-- What a parked table has of what is made beside the traffic: constraints with the other
+-- table that they lock, and indexes.  Parameters: parked (qualified name), names.
+SELECT 'constraint', c.conname,
+       CASE WHEN c.confrelid <> 0 AND c.confrelid <> c.conrelid
+            THEN (SELECT s.nspname || '.' || r.relname
+                    FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace
+                   WHERE r.oid = c.confrelid) END
+  FROM pg_constraint c
+ WHERE c.conrelid = to_regclass(%(parked)s) AND c.conname = ANY (%(names)s)
+ UNION ALL
+SELECT 'index', r.relname, NULL
+  FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid
+ WHERE i.indrelid = to_regclass(%(parked)s) AND r.relname = ANY (%(names)s)
+   AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid)
+ ORDER BY 1, 2
