@@ -272,6 +272,35 @@ def test_killed_at_any_commit_it_can_be_rolled_back(
             assert dumps.rows(database, f"public.{name}") == rows[name]
 
 
+def test_killed_at_any_commit_of_the_rollback_it_is_gone_on_with(
+    small: Database, undisturbed: Any, clone: Callable[[str], Database]
+) -> None:
+    """Forward again only from an end of it: half-way back the tables are out of step."""
+    _, contents, definitions = undisturbed
+    there = clone(small.name)
+    assert killed_at(there, 0, "migrate", "-v0")[0] == 0
+    wait_until_gone(there)
+    back = ("rollback_migration", "--yes")
+    code, printed = killed_at(clone(there.name), 0, *back)
+    assert code == 0, printed
+    for last in sampled(int(printed.split()[-1]), 4):
+        database = clone(there.name)
+        assert killed_at(database, last, *back)[0] == -signal.SIGKILL
+        wait_until_gone(database)
+        code, printed = killed_at(database, 0, "migrate", "-v0")
+        if code == 1:
+            assert printed.partition("\n")[2] == (
+                "A rollback was begun and has not ended, so the new tables are out of step"
+                " or parked. Finish it with: python manage.py rollback_migration; then run"
+                " migrate again.\n"
+            ), f"commit {last}"
+            assert killed_at(database, 0, *back)[0] == 0, f"commit {last}"
+            code, printed = killed_at(database, 0, "migrate", "-v0")
+        assert code == 0, f"commit {last}: {printed}"
+        assert dumps.schema(database) == definitions, f"commit {last}"
+        assert dumps.contents(database) == contents, f"commit {last}"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_a_lost_connection_at_most_one_batch_is_done_again(
     small: Database,
@@ -681,9 +710,10 @@ def test_moving_aside_waits_for_nobody_longer_than_its_timeout(shop: Database) -
     assert engine.stand_aside(connection, "artists", finish)
     pid = old.info.backend_pid
     assert re.fullmatch(
-        rf"Moving artists aside waits for a lock held by process {pid} \(role shop_app,"
-        r" unnamed\), in its transaction for \d+ s: its statement is not for this role to"
-        r" see\.",
+        rf"Moving artists aside has waited for \d+ s, now for process {pid} \(role shop_app,"
+        r" unnamed\), in its transaction: its statement is not for this role to see \(let it"
+        r" end, or end it: as role shop_app or a superuser,"
+        rf" SELECT pg_terminate_backend\({pid}\);\)\.",
         said[0],
     )
     assert shop.value("SELECT count(*) FROM legacy.artists") > 0

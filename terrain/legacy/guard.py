@@ -15,9 +15,15 @@ from django.db import connections
 from django.db.migrations import Migration
 
 from terrain.exceptions import Stopped
-from terrain.legacy import catalog, cleanup, ledger, preflight, prepare
+from terrain.legacy import catalog, cleanup, engine, ledger, preflight, prepare
+from terrain.legacy.models import Run
 
 Plan = list[tuple[Migration, bool]]
+
+#: The ledger's name for going back.
+ROLLBACK = "rollback"
+#: The migration with which the copies begin.
+COPIES_BEGIN = ("legacy", "0004_copy_users")
 
 #: Each makes a table that is called as a legacy one.
 _MAKE_TABLES_OF_LEGACY_NAMES = {
@@ -46,6 +52,8 @@ def before_migrate(
     sender: AppConfig, using: str, plan: Plan, verbosity: int = 1, **_: Any
 ) -> None:
     """Stop what must not begin; raises :class:`Stopped`."""
+    if not any(backwards for _, backwards in plan):
+        _finish_going_back_first(connections[using], plan)
     ours = [
         (migration, backwards)
         for migration, backwards in plan
@@ -94,6 +102,32 @@ def _before_moving(connection: Any) -> None:
             f"{first.sentence} {first.remedy}{more} Nothing has been changed;"
             " see all of it with: python manage.py preflight"
         )
+
+
+def _finish_going_back_first(connection: Any, plan: Plan) -> None:
+    """Forward again from half-way back, the tables would stay out of step.
+
+    Unless it has come so far that they will be copied again: then everything is put back
+    in its place first.
+    """
+    again = COPIES_BEGIN in {(each.app_label, each.name) for each, _ in plan}
+    if not again and is_half_way_back(connection):
+        raise Stopped(
+            "A rollback was begun and has not ended, so the new tables are out of step or"
+            " parked. Finish it with: python manage.py rollback_migration; then run migrate"
+            " again."
+        )
+
+
+def is_half_way_back(connection: Any) -> bool:
+    """Whether a rollback was interrupted after it had changed something."""
+    if not catalog.table_exists(connection, "public", "legacy_run"):
+        return False
+    run = ledger.last(ROLLBACK, connection.alias)
+    if run is None or run.state == Run.State.DONE:
+        return False
+    moved = catalog.LEGACY in catalog.legacy_tables(connection).values()
+    return moved and not engine.stands_beside(connection)
 
 
 def _before_pretending(connection: Any, plan: Plan) -> None:

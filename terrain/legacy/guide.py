@@ -21,9 +21,9 @@ from terrain.legacy import (
     catalog,
     cleanup,
     copying,
+    guard,
     ledger,
     prepare,
-    retreat,
     sql,
     usage,
 )
@@ -141,6 +141,13 @@ def _age(moment: datetime.datetime) -> str:
 
 
 def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
+    if guard.is_half_way_back(connection):
+        return Step(
+            "migrate",
+            "rollback_migration",
+            State.PAUSED,
+            "half-way back; run rollback_migration to go on",
+        )
     applied = MigrationRecorder(connection).applied_migrations()
     if ("legacy", "0009_settle") in applied:
         return Step(
@@ -158,7 +165,7 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
 
 def _copies(connection: BaseDatabaseWrapper, at_work: bool) -> Iterator[Step]:
     moved = LEGACY in catalog.legacy_tables(connection).values()
-    back = _last(connection, retreat.ROLLBACK)
+    back = _last(connection, guard.ROLLBACK)
     for table in (LENSES[0].legacy, "customers", *(lens.legacy for lens in LENSES[1:])):
         name = copying.step_name(table)
         run = _last(connection, name)

@@ -9,14 +9,13 @@ from django.core.management import call_command
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
-from terrain.legacy import catalog, cleanup, engine, ledger, prepare, sql
+from terrain.legacy import catalog, cleanup, engine, guard, ledger, prepare, sql
 from terrain.legacy.catalog import LEGACY, PARKED
 from terrain.legacy.mapping import LENSES
+from terrain.legacy.models import Run
 
 Say = Callable[[str], None]
 
-#: The ledger's name for going back.
-ROLLBACK = "rollback"
 #: The legacy app as it is before anything was moved: its ledger, and nothing else.
 BEFORE = ("legacy", "0001_initial")
 
@@ -55,12 +54,15 @@ def roll_back(
                 "The legacy tables were dropped by cleanup_legacy, so there is nothing to go"
                 " back to. Restore a backup: python manage.py restore_database PATH"
             )
+        _end_what_was_killed_at_its_end(connection)
         return None
     others = prepare.others_on_rebuilt(connection)
     if others:
         raise Objection("\n".join([*others, "Nothing has been changed."]))
-    with ledger.exclusive(connection), ledger.recorded(ROLLBACK, connection.alias):
-        _let_go_of_unfinished(connection, say)
+    with ledger.exclusive(connection), ledger.recorded(
+        guard.ROLLBACK, connection.alias
+    ):
+        _withdraw(connection, say)
         call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
         moved = [
             lens.legacy
@@ -72,14 +74,25 @@ def roll_back(
     )
 
 
-def _let_go_of_unfinished(connection: BaseDatabaseWrapper, say: Say | None) -> None:
-    """Undo by hand what a migration did that was killed before Django wrote it down."""
-    applied = MigrationRecorder(connection).applied_migrations()
-    if ("legacy", "0003_keep_in_step") in applied:
-        return
+def _end_what_was_killed_at_its_end(connection: BaseDatabaseWrapper) -> None:
+    """All is done but for the note that it is, which the next one would be taken for."""
+    if catalog.table_exists(connection, "public", "legacy_run"):
+        run = ledger.last(guard.ROLLBACK, connection.alias)
+        if run is not None and run.state != Run.State.DONE:
+            ledger.finish(run)
+
+
+def _withdraw(connection: BaseDatabaseWrapper, say: Say | None) -> None:
+    """Take the new tables away from both applications, before anything is undone on them.
+
+    Unapplying the migrations one by one would come to this last, and until then lock each
+    table for each foreign key and index, with the old application's writes behind it.
+    What a migration did that was killed before Django wrote it down goes along.
+    """
     for lens in LENSES:
-        engine.let_go(connection, lens, say)
-    prepare.drop_rebuilt(connection)
+        engine.let_go(connection, lens, say, close=True)
+    prepare.drop_rebuilt(connection, say)
+    applied = MigrationRecorder(connection).applied_migrations()
     if ("orders", "0001_initial") in applied:
         engine.park(connection, say)
 
