@@ -50,7 +50,23 @@ _RETRIED = (
 
 
 class LockNotObtained(DatabaseError):
-    """The locks a step needs were held by others until the limit; nothing was changed."""
+    """The locks a step needs were held by others until the limit; nothing was changed.
+
+    ``what`` could not be done within ``limit`` seconds, ``in_the_way`` names the others.
+    """
+
+    def __init__(self, what: str, limit: float, in_the_way: str) -> None:
+        super().__init__(
+            f"{what} could not get its lock within {limit:.0f} s. In the way: {in_the_way}."
+            " Nothing was changed by this step; run the same command again to go on."
+        )
+        self.what = what
+        self.limit = limit
+        self.in_the_way = in_the_way
+
+    def of(self, what: str) -> LockNotObtained:
+        """The same of something that is better known."""
+        return LockNotObtained(what, self.limit, self.in_the_way)
 
 
 def is_retried(error: BaseException) -> bool:
@@ -135,11 +151,7 @@ def run_briefly(
                 raise
             blockers = who_blocks(connection, tables, mode)
             if time.monotonic() > deadline:
-                raise LockNotObtained(
-                    f"{what} could not get its lock within {limit:.0f} s. In the way:"
-                    f" {named(blockers)}."
-                    " Nothing was changed by this step; run the same command again to go on."
-                ) from error
+                raise LockNotObtained(what, limit, named(blockers)) from error
             told.waits_for(blockers)
         else:
             if mode is not None:
@@ -261,7 +273,8 @@ def exclusive(connection: BaseDatabaseWrapper) -> Iterator[None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [RUN_LOCK])
 
 
-def _who_is_running(connection: BaseDatabaseWrapper) -> str:
+def at_work(connection: BaseDatabaseWrapper) -> list[str]:
+    """Each other session that holds the lock of a run, in words; taking nothing."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT a.pid, a.usename, a.application_name, a.backend_start"
@@ -272,7 +285,7 @@ def _who_is_running(connection: BaseDatabaseWrapper) -> str:
             [RUN_LOCK],
         )
         found = cursor.fetchall()
-    who = "; ".join(
+    return [
         (
             f"process {pid} of the server ({application or 'unnamed'}, role {role},"
             f" connected since {since:%H:%M:%S} UTC)"
@@ -280,7 +293,11 @@ def _who_is_running(connection: BaseDatabaseWrapper) -> str:
             else f"process {pid} of the server (role {role})"
         )
         for pid, role, application, since in found
-    )
+    ]
+
+
+def _who_is_running(connection: BaseDatabaseWrapper) -> str:
+    who = "; ".join(at_work(connection))
     return (
         f"Another command is at work on this database: {who or 'it has just ended'}."
         " Wait for it, or look with: python manage.py migration_status"

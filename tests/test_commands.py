@@ -607,12 +607,13 @@ def test_settle_says_what_it_did(migrated: Database, manage: Manage) -> None:
 def test_settle_watches_until_it_is_stopped(
     migrated: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from terrain.legacy import watching
     from terrain.legacy.management.commands import settle
 
     looks = iter((True, False))
 
     def between_looks(seconds: float) -> None:
-        assert seconds == settle.INTERVAL
+        assert seconds == watching.INTERVAL
         if not next(looks):
             raise KeyboardInterrupt
         migrated.execute(

@@ -374,9 +374,15 @@ def _keys(
 
 
 def carry_over_all(
-    connection: BaseDatabaseWrapper, lens: Lens, keys: list[uuid.UUID]
+    connection: BaseDatabaseWrapper,
+    lens: Lens,
+    keys: list[uuid.UUID],
+    patience: float | None = None,
 ) -> int:
-    """Carry over rows, some at a time; each time the old application goes first."""
+    """Carry over rows, some at a time; each time the old application goes first.
+
+    ``patience`` is the limit of :func:`terrain.locks.run_briefly`.
+    """
     pace = Pace.beside_others(connection)
     pace.rows = FIRST_CHUNK
     start = 0

@@ -16,6 +16,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
+from terrain import locks
 from terrain.legacy import (
     backup,
     catalog,
@@ -62,7 +63,7 @@ class Step:
 
 def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
     """Every step of the guide, in order."""
-    at_work = _somebody_at_work(connection)
+    at_work = bool(locks.at_work(connection))
     found = catalog.legacy_tables(connection)
     is_legacy = bool(found) or cleanup.is_cleaned_up(connection)
     made = [_migrate(connection, found)]
@@ -80,15 +81,6 @@ def next_step(found: list[Step]) -> Step | None:
     left = [step for step in found if step.state != State.DONE]
     paused = [step for step in left if step.state == State.PAUSED]
     return next(iter([*paused, *left]), None)
-
-
-def _somebody_at_work(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a command holds the lock of a run, so that what is running really runs."""
-    try:
-        with ledger.exclusive(connection):
-            return False
-    except ledger.Busy:
-        return True
 
 
 def has_ledger(connection: BaseDatabaseWrapper) -> bool:

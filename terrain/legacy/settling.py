@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
@@ -23,9 +24,12 @@ from terrain.legacy import catalog, copying, engine, sql, usage
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Quarantine
+from terrain.legacy.schema import Lens
+from terrain.locks import LockNotObtained
 
-#: Queue entries settled in one transaction.
-TAKEN_AT_ONCE = 500
+#: Queue entries settled in one transaction, and seconds these are tried for before they
+#: are taken one by one.
+TAKEN_AT_ONCE, BATCH_PATIENCE = 500, 0.5
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,50 @@ class Settled:
         return self == Settled()
 
 
-def settle(connection: BaseDatabaseWrapper) -> Settled:
-    """Do all that waits: the quarantine, then the queue, then what several rows share."""
+#: What could not be done because somebody has it locked, for a caller who goes on.
+Blocked = list[LockNotObtained]
+
+
+def settle(
+    connection: BaseDatabaseWrapper,
+    patience: float | None = None,
+    blocked: Blocked | None = None,
+) -> Settled:
+    """Do all that waits: the quarantine, then the queue, then what several rows share.
+
+    What others have locked is waited for ``patience`` seconds (as :func:`run_briefly`
+    does) and then left, while the rest is done.  Where the caller does not take them as
+    ``blocked``, the first is raised when all else is done.
+    """
     if not is_possible(connection):
         return Settled()
+    left: Blocked = []
     with usage.ours(connection):
-        total = Settled(released=retry_held(connection))
+        total = Settled(
+            released=_unless_blocked(left, retry_held, connection, None, patience)
+        )
         queue_waiting(connection)
-        total += settle_queue(connection)
-        total += Settled(merged=merge_customers(connection, None))
-        mark_repeats(connection)
+        total += settle_queue(connection, patience, left)
+        total += merge_customers(connection, None, patience, left)
+        _unless_blocked(left, mark_repeats, connection, patience)
+    _hand_on(left, blocked)
     return total
+
+
+def _unless_blocked(left: Blocked, action: Callable[..., int], *arguments: Any) -> int:
+    """What ``action`` returns, or none done if somebody is in the way."""
+    try:
+        return action(*arguments)
+    except LockNotObtained as error:
+        left.append(error)
+        return 0
+
+
+def _hand_on(left: Blocked, blocked: Blocked | None) -> None:
+    if blocked is not None:
+        blocked.extend(left)
+    elif left:
+        raise left[0]
 
 
 def is_possible(connection: BaseDatabaseWrapper) -> bool:
@@ -79,25 +116,48 @@ def queue_waiting(connection: BaseDatabaseWrapper) -> None:
                 cursor.execute(sql.queue_waiting(lens))
 
 
-def settle_queue(connection: BaseDatabaseWrapper) -> Settled:
-    """Empty the queue, a transaction for every few hundred entries."""
+def settle_queue(
+    connection: BaseDatabaseWrapper,
+    patience: float | None = None,
+    blocked: Blocked | None = None,
+) -> Settled:
+    """Empty the queue, a transaction for every few hundred entries.
+
+    ``patience`` and ``blocked`` as for :func:`settle`.
+    """
+    left: Blocked = []
     with progress.measured("settle") as advance:
-        return _settle_all(connection, advance)
+        total = _settle_all(connection, advance, patience, left)
+    _hand_on(left, blocked)
+    return total
 
 
 def _settle_all(
-    connection: BaseDatabaseWrapper, advance: Callable[[int], None]
+    connection: BaseDatabaseWrapper,
+    advance: Callable[[int], None],
+    patience: float | None,
+    left: Blocked,
 ) -> Settled:
+    """Many entries at once; one by one past those that somebody has locked."""
     total = Settled()
+    after, size = 0, TAKEN_AT_ONCE
     while True:
-        done = locks.run_briefly(
-            connection,
-            partial(_settle_some, connection),
-            what="Settling",
-            tables=("public.users", "public.tables", "public.orders"),
-            # The account of a row may be deleted before the link to it is committed.
-            also=(errors.ForeignKeyViolation,),
-        )
+        try:
+            done = locks.run_briefly(
+                connection,
+                partial(_settle_some, connection, after, size),
+                what="Settling",
+                tables=("public.users", "public.tables", "public.orders"),
+                limit=patience if size == 1 else BATCH_PATIENCE,
+                # The account of a row may be deleted before the link to it is committed.
+                also=(errors.ForeignKeyViolation,),
+            )
+        except LockNotObtained as error:
+            if size == 1:
+                after, entry = _next_entry(connection, after)
+                left.append(error.of(f"Settling {entry}"))
+            size = 1
+            continue
         if done is None:
             if total != Settled():
                 usage.trim(connection)
@@ -105,20 +165,34 @@ def _settle_all(
         settled, artists, taken = done
         advance(taken)
         total += settled
+        size = min(size * 2, TAKEN_AT_ONCE)
         if artists:
             # After the commit: a merge may have to wait, and what has been settled is not
             # to stay locked meanwhile.  What a kill leaves undone here, settle finds.
-            total += Settled(merged=merge_customers(connection, artists))
+            total += merge_customers(connection, artists, patience, left)
+
+
+def _next_entry(connection: BaseDatabaseWrapper, after: int) -> tuple[int, str]:
+    """The entry that is to be passed over: its number, and the row that it is about."""
+    found = catalog.rows(
+        connection,
+        "SELECT id, legacy_table || ' ' || key FROM rebuilt.queue WHERE id > %s"
+        " ORDER BY id LIMIT 1",
+        [after],
+    )
+    return found[0] if found else (after, "an entry that has gone")
 
 
 def _settle_some(
-    connection: BaseDatabaseWrapper,
+    connection: BaseDatabaseWrapper, after: int, size: int
 ) -> tuple[Settled, list[uuid.UUID], int] | None:
     """The next entries of the queue, artists to merge customers into aside; None if none.
 
     The number is how many entries there were.
     """
-    taken = catalog.rows(connection, sql.query("take_queue"), {"limit": TAKEN_AT_ONCE})
+    taken = catalog.rows(
+        connection, sql.query("take_queue"), {"after": after, "limit": size}
+    )
     if not taken:
         return None
     keys: dict[str, list[uuid.UUID]] = defaultdict(list)
@@ -160,18 +234,30 @@ def _settle_rows(
 
 
 def merge_customers(
-    connection: BaseDatabaseWrapper, keys: list[uuid.UUID] | None
-) -> int:
-    """Merge customers into the artists who have their address; ``keys`` None means all."""
+    connection: BaseDatabaseWrapper,
+    keys: list[uuid.UUID] | None,
+    patience: float | None = None,
+    blocked: Blocked | None = None,
+) -> Settled:
+    """Merge customers into the artists who have their address; ``keys`` None means all.
+
+    ``patience`` and ``blocked`` as for :func:`settle`.
+    """
+    left: Blocked = []
     merged = 0
     for customer, artist in catalog.rows(connection, sql.merges(), {"keys": keys}):
-        merged += locks.run_briefly(
-            connection,
-            partial(_merge, connection, customer, artist),
-            what=f"Merging customer {customer} into {artist}",
-            tables=("public.users", "public.tables", "public.orders"),
-        )
-    return merged
+        try:
+            merged += locks.run_briefly(
+                connection,
+                partial(_merge, connection, customer, artist),
+                what=f"Merging customer {customer} into {artist}",
+                tables=("public.users", "public.tables", "public.orders"),
+                limit=patience,
+            )
+        except LockNotObtained as error:
+            left.append(error)
+    _hand_on(left, blocked)
+    return Settled(merged=merged)
 
 
 def _merge(
@@ -185,7 +271,9 @@ def _merge(
 
 
 def retry_held(
-    connection: BaseDatabaseWrapper, entries: list[tuple[str, uuid.UUID]] | None = None
+    connection: BaseDatabaseWrapper,
+    entries: list[tuple[str, uuid.UUID]] | None = None,
+    patience: float | None = None,
 ) -> int:
     """Look again at rows in quarantine; returns how many entries have gone.
 
@@ -203,19 +291,36 @@ def retry_held(
     for table, key in entries:
         by_table[table].append(key)
     for table, keys in by_table.items():
-        copying.carry_over_all(connection, BY_LEGACY[table], keys)
+        copying.carry_over_all(connection, BY_LEGACY[table], keys, patience)
     return before - Quarantine.objects.using(connection.alias).count()
 
 
-def mark_repeats(connection: BaseDatabaseWrapper) -> None:
-    """Flag rows that share what no two should have, and unflag those that no longer do."""
+def mark_repeats(connection: BaseDatabaseWrapper, patience: float | None = None) -> int:
+    """Flag rows that share what no two should have, and unflag those that no longer do.
+
+    Returns how many entries of the quarantine that has changed.
+    """
+    changed = 0
     for lens in LENSES:
         for number, repeat in enumerate(lens.repeats):
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    sql.mark_repeats(lens, sql.ident(LEGACY, lens.legacy), number),
-                    {"table": lens.legacy, "reason": repeat.code},
-                )
+            changed += locks.run_briefly(
+                connection,
+                partial(_mark, connection, lens, number, repeat.code),
+                what=f"Flagging repeated ids of {lens.legacy}",
+                tables=("public.legacy_quarantine",),
+                limit=patience,
+            )
+    return changed
+
+
+def _mark(connection: BaseDatabaseWrapper, lens: Lens, number: int, reason: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            sql.mark_repeats(lens, sql.ident(LEGACY, lens.legacy), number),
+            {"table": lens.legacy, "reason": reason},
+        )
+        changed: int = cursor.rowcount
+    return changed
 
 
 def carry_over_again(connection: BaseDatabaseWrapper) -> int:

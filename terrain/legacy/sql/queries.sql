@@ -192,10 +192,10 @@ SELECT '{legacy}', n.id FROM public.{new} n
    AND NOT EXISTS (SELECT FROM rebuilt.queue q WHERE q.legacy_table = '{legacy}' AND q.key = n.id)
 
 -- name: take_queue
--- The oldest entries nobody else is settling: taken out, in this transaction.
+-- The oldest entries beyond ``after`` that nobody else is settling: taken out, in this transaction.
 DELETE FROM rebuilt.queue q
- WHERE q.id IN (SELECT w.id FROM rebuilt.queue w ORDER BY w.id LIMIT %(limit)s
-                   FOR UPDATE SKIP LOCKED)
+ WHERE q.id IN (SELECT w.id FROM rebuilt.queue w WHERE w.id > coalesce(%(after)s::bigint, 0)
+                 ORDER BY w.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING q.legacy_table, q.key
 
 -- name: merges

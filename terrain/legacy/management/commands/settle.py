@@ -7,12 +7,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from terrain import locks
 from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import settling
-
-#: Seconds between two looks of ``--watch``.
-INTERVAL = 1.0
+from terrain.legacy import settling, watching
 
 
 class Command(BaseCommand):
@@ -39,14 +37,32 @@ class Command(BaseCommand):
                 " tables have been cleaned up. See: python manage.py migration_status"
             )
         if options["again"]:
-            changed = settling.carry_over_again(self.connection)
-            self.say(
-                f"Functions and triggers derived anew; {changed:,} rows carried over."
-            )
-        self._report(settling.settle(self.connection))
-        while options["watch"]:
-            time.sleep(INTERVAL)
-            done = settling.settle_queue(self.connection)
+            self._carry_over_again()
+        if options["watch"]:
+            self._watch()
+        else:
+            self._report(settling.settle(self.connection))
+
+    def _carry_over_again(self) -> None:
+        try:
+            with locks.exclusive(self.connection):
+                changed = settling.carry_over_again(self.connection)
+        except locks.Busy as error:
+            raise CannotRun(str(error)) from error
+        self.say(f"Functions and triggers derived anew; {changed:,} rows carried over.")
+
+    def _watch(self) -> None:
+        watch = watching.Watch(self.connection, self.say)
+        self._report(watch.begin())
+        while True:
+            time.sleep(watching.INTERVAL)
+            done = watch.look()
+            if done is None:
+                self.say(
+                    "There is nothing to settle any more: the database was rolled back, or its"
+                    " legacy tables have been cleaned up."
+                )
+                return
             if not done.nothing:
                 self._report(done)
 
