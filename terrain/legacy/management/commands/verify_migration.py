@@ -28,34 +28,73 @@ class Command(BaseCommand):
         parser.add_argument(
             "--html", type=Path, metavar="FILE", help="write a report to FILE"
         )
+        parser.add_argument(
+            "--against",
+            type=Path,
+            metavar="REPORT",
+            help="say what has changed since a saved report, JSON or HTML, and verify"
+            " nothing; exit code 1 if anything has",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         as_json, html = options["json"], options["html"]
         try:
             checks.ensure_possible(self.connection)
+            if options["against"] is not None:
+                self._compare(options["against"], as_json)
+                return
             if html is not None:
                 report.check_writable(html)
             result = self._verify(as_json)
+            if as_json or html is not None:
+                document = report.document(self.connection, result)
             if html is not None:
-                report.write(html, self.connection, result)
-        except (checks.NothingToVerify, report.Unwritable) as error:
+                report.write(html, document)
+        except (checks.NothingToVerify, report.Unwritable, report.Altered) as error:
             raise CannotRun(str(error)) from error
         if as_json:
-            self.print_json(result.as_json())
+            self.print_json(document)
         else:
             self._print(result, html)
         if result.failures:
             sys.exit(REFUSED)
 
-    def _verify(self, as_json: bool) -> checks.Verification:
+    def _verify(self, every_row: bool) -> checks.Verification:
         with ledger.recorded("verify") as run:
-            result = checks.verify(self.connection, every_row=as_json)
+            result = checks.verify(self.connection, every_row=every_row)
             run.detail = {
                 "passed": not result.failures,
                 "failures": [each.name for each in result.failures],
                 "checks": len(result.findings),
             }
         return result
+
+    def _compare(self, file: Path, as_json: bool) -> None:
+        then = report.load(file)
+        found = report.differences(self.connection, then)
+        if as_json:
+            self.print_json(
+                {
+                    "database": then["database"],
+                    "then": then["at"],
+                    "digest": then["digest"],
+                    "differences": [each.as_json() for each in found],
+                }
+            )
+        else:
+            self.say(
+                f"The report is of {then['database']}, {then['at'][:16].replace('T', ' ')}"
+                f" UTC, digest {then['digest']}."
+            )
+            for each in found:
+                self.say(f"{self.mark('!')} {each.sentence}")
+            self.say(
+                f"Different since: {len(found):,}."
+                if found
+                else f"{self.mark('✓')} Nothing has changed since."
+            )
+        if found:
+            sys.exit(REFUSED)
 
     def _print(self, result: checks.Verification, html: Path | None) -> None:
         for finding in result.findings:
