@@ -78,8 +78,14 @@ DATABASES = {"default": database(DATABASE_URL)}
 # Without a database of one's own this is somebody having a look: show them what is wrong.
 DEBUG = env.bool("DEBUG", default=not DATABASE_URL)
 # Not a well-known default: whoever forgets it signs everybody out at each restart instead.
+SECRET_KEY_GIVEN = bool(env.str("SECRET_KEY", default=""))
 SECRET_KEY = env.str("SECRET_KEY", default="") or get_random_secret_key()
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+# Reached through a proxy that speaks TLS: no cookie and no page without it.
+HTTPS = env.bool("HTTPS", default=False)
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = 365 * 86400 if HTTPS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 BACKUP_DIR = Path(env.str("BACKUP_DIR", default="") or BASE_DIR / "backups")
 
 # Names of preflight's findings that block and are accepted all the same.
@@ -134,6 +140,8 @@ AUTH_USER_MODEL = "terrain.User"
 # An address is unique among artists and among customers, not across the two until they
 # are merged, so no single constraint says so; UserManager decides who signs in.
 SILENCED_SYSTEM_CHECKS = ["auth.E003", "auth.W004"]
+# Whether other names beneath the shop's domain speak TLS too is not for this project to say.
+SILENCED_SYSTEM_CHECKS += ["security.W005", "security.W021"]
 PASSWORD_HASHERS = [
     "terrain.hashers.LegacyBCryptPasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",

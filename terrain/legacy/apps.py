@@ -13,6 +13,7 @@ class LegacyConfig(AppConfig):
         from catalogue import assets
         from terrain import panels, waiting
         from terrain.exceptions import Refused, register_sqlstate
+        from terrain.legacy import configuration  # noqa: F401  (registers its checks)
         from terrain.legacy import guard, panel, receivers
         from terrain.postgresql.base import table_made
 
