@@ -143,8 +143,8 @@ def shown(
     """
     stream = sys.stderr if stream is None else stream
     display: Display
-    if verbosity == 0:
-        display = Display()
+    if verbosity == 0 or _displays and type(_displays[-1]) is Display:
+        display = Display()  # who is run by somebody quiet is quiet
     elif stream.isatty():
         display = Terminal(stream)
     else:

@@ -12,8 +12,9 @@ import pytest
 from django.conf import settings as configured
 
 from terrain import checks
-from terrain.legacy import configuration, tools
-from terrain.legacy.server import Server
+from terrain.legacy import configuration
+from terrain.legacy.backup import tools
+from terrain.legacy.backup.server import Server
 from tests.conftest import Database
 
 PRODUCTION = {

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.checks import Tags, Warning, register
 from django.db import connections
 
-from terrain.legacy import tools
-from terrain.legacy.server import Server
+from terrain.legacy.backup import tools
+from terrain.legacy.backup.server import Server
 
 #: The oldest that are of any use.
 OLDEST = 14
@@ -47,7 +47,7 @@ def programs_of_version(
     try:
         tools.find(Server.of(connection), connection.pg_version // 10000)
     except tools.Missing as error:
-        wrong, _, hint = str(error).partition(" Type: ")
+        wrong, hint = str(error).split(" Type: ", 1)
         return [
             Warning(
                 f"Backups cannot be made. {wrong}",

@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 
 from terrain import locks
 from terrain.legacy import (
@@ -254,6 +255,50 @@ def _cleanup(connection: BaseDatabaseWrapper) -> Step:
         State.PENDING,
         "when the old application is gone for good",
     )
+
+
+# --- how long it took ----------------------------------------------------------------------
+
+#: In the ledger, before the name of a command that upgrade has run.
+RAN = "command "
+
+
+def write_times(
+    connection: BaseDatabaseWrapper, times: list[tuple[str, float]]
+) -> None:
+    """Write down what upgrade's commands took, as soon as there is a ledger; empties it."""
+    if not has_ledger(connection):
+        return
+    for command, seconds in times:
+        run = Run(step=RAN + command, state=Run.State.DONE, seconds=seconds)
+        run.finished_at = timezone.now()
+        run.save(using=connection.alias)
+    times.clear()
+
+
+def took(connection: BaseDatabaseWrapper) -> dict[str, float]:
+    """Step of the guide -> seconds it took, where that is known."""
+    found = {}
+    for name, command in COMMANDS.items():
+        run = _last(connection, RAN + command)
+        if run is not None:
+            found[name] = run.seconds
+    for table in ("customers", *(lens.legacy for lens in LENSES)):
+        run = _last(connection, copying.step_name(table))
+        if run is not None:
+            found[run.step] = run.seconds
+    return found
+
+
+#: Step of the guide -> the command that does it, and nothing else.
+COMMANDS = {
+    "prepare": "prepare_database",
+    "backup": "backup_database",
+    "migrate": "migrate",
+    "settle": "settle",
+    "assets": "copy_models_to_assets",
+    "verify": "verify_migration",
+}
 
 
 # --- the table at the end ------------------------------------------------------------------

@@ -11,7 +11,7 @@ from django.core.management.base import CommandParser
 from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
-from terrain.legacy import catalog, cleanup, ledger, retreat, usage
+from terrain.legacy import catalog, cleanup, ledger, rehearsed, retreat, usage
 from terrain.words import counted, megabytes
 
 
@@ -87,6 +87,11 @@ class Command(BaseCommand):
             raise Refusal(str(error)) from error
         except ledger.Busy as error:
             raise CannotRun(str(error)) from error
+        rehearsed.forget(
+            settings.BACKUP_DIR,
+            self.connection.settings_dict["NAME"],
+            catalog.system(self.connection),
+        )
         self.say(f"Dropped: {', '.join(dropped)}, and the schemas legacy and rebuilt.")
         self.say("The search path is as it was. The move is history.")
 

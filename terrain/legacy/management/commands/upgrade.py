@@ -1,17 +1,30 @@
-"""manage.py upgrade: the whole guide, step by step."""
+"""manage.py upgrade: the whole guide, step by step; or rehearsed on a copy."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import io
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError
 
+from terrain import exceptions
+from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import backup, catalog, cleanup, guide
+from terrain.commands import Refusal
+from terrain.legacy import backup, catalog, cleanup, guide, rehearsal
+from terrain.legacy.backup import proof, restore, tools
+from terrain.legacy.backup.server import CannotTell
+from terrain.legacy.management.arguments import add_jobs
+from terrain.locks import Busy
+from terrain.progress import duration
+from terrain.words import counted, megabytes
 
 #: A backup this recent need not be taken again before the tables move.
 FRESH = datetime.timedelta(hours=1)
@@ -23,7 +36,9 @@ class Command(BaseCommand):
     help = (
         "Do the whole guide up to verification, each step with its result. Stops at the first"
         " that fails; run again, it goes on there, and does nothing when all is done."
-        " Undo it with rollback_migration. cleanup_legacy is left to you."
+        " Undo it with rollback_migration. cleanup_legacy is left to you. With --rehearse"
+        " nothing of this is done to the database, but to a restored copy of its newest"
+        " backup, which is dropped afterwards; migration_status shows the result."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -32,14 +47,37 @@ class Command(BaseCommand):
             action="store_true",
             help="do without a backup of this project's",
         )
+        parser.add_argument(
+            "--rehearse",
+            action="store_true",
+            help="do it to a copy, and say what a real run would take",
+        )
+        parser.add_argument(
+            "--keep",
+            action="store_true",
+            help="with --rehearse: keep the copy, migrated, to look at",
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="with --rehearse: one JSON document"
+        )
+        add_jobs(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["rehearse"]:
+            self._rehearse(options["jobs"], options["keep"], options["json"])
+            return
+        if options["keep"] or options["json"]:
+            raise CannotRun("--keep and --json are for a rehearsal: add --rehearse.")
         calls = list(self._calls(options["no_backup"]))
+        unwritten: list[tuple[str, float]] = []
         for number, (command, arguments) in enumerate(calls, 1):
             self.say(f"\n[{number}/{len(calls)}] {command}")
+            started = time.monotonic()
             call_command(
                 command, *arguments, verbosity=self.verbosity, stdout=self.stdout._out
             )
+            unwritten.append((command, time.monotonic() - started))
+            guide.write_times(self.connection, unwritten)
         if not calls:
             self.say("All is done: nothing was changed.")
         self._print_summary()
@@ -83,24 +121,112 @@ class Command(BaseCommand):
         ):
             return
         self.say()
-        self.print_table(
-            ["legacy table", "→ new table", "rows", "held", "flagged", "seconds"],
-            [
-                [
-                    moved.legacy,
-                    moved.new,
-                    f"{moved.rows:,}",
-                    f"{moved.held:,}",
-                    f"{moved.flagged:,}",
-                    f"{moved.seconds:.1f}",
-                ]
-                for moved in guide.summary(self.connection)
-            ],
-            {2, 3, 4, 5},
-        )
+        self._print_moved([each.as_json() for each in guide.summary(self.connection)])
         self.say(
             "\nTo look at it in the admin:"
             "\n    python manage.py createsuperuser"
             "\n    python manage.py runserver"
             "\nthen open http://127.0.0.1:8000/admin/"
         )
+
+    def _print_moved(self, moved: list[dict[str, Any]]) -> None:
+        self.print_table(
+            ["legacy table", "→ new table", "rows", "held", "flagged", "seconds"],
+            [
+                [
+                    each["legacy"],
+                    each["new"],
+                    f"{each['rows']:,}",
+                    f"{each['held']:,}",
+                    f"{each['flagged']:,}",
+                    f"{each['seconds']:.1f}",
+                ]
+                for each in moved
+            ],
+            {2, 3, 4, 5},
+        )
+
+    # --- rehearsing ------------------------------------------------------------------------
+
+    def _rehearse(self, jobs: int, keep: bool, as_json: bool) -> None:
+        say = (lambda _: None) if as_json else self.say
+        try:
+            with self.connection.wrap_database_errors:
+                done = rehearsal.rehearse(
+                    self.connection,
+                    settings.BACKUP_DIR,
+                    _run,
+                    jobs=jobs,
+                    keep=keep,
+                    say=say,
+                )
+        except (rehearsal.CannotRehearse, CannotTell, tools.Missing) as error:
+            raise CannotRun(str(error)) from error
+        except (backup.Damaged, restore.Refused, proof.Unlike) as error:
+            raise Refusal(f"The backup could not be restored: {error}") from error
+        except tools.Failed as error:
+            raise CannotRun(f"The backup could not be restored: {error}.") from error
+        if as_json:
+            self.print_json({**done.document, "kept": done.kept})
+        else:
+            self._print_rehearsal(done)
+        if done.document["stopped"]:
+            raise SystemExit(REFUSED)
+
+    def _print_rehearsal(self, done: rehearsal.Rehearsal) -> None:
+        document = done.document
+        if document["moved"]:
+            self.say()
+            self._print_moved(document["moved"])
+        for each in document["quarantined"]:
+            self.say(
+                f"· {counted(each['rows'], 'row')} of {each['legacy_table']}"
+                f" {each['kind']}: {each['reason']}"
+            )
+        if done.kept:
+            self.say(
+                f"The copy is kept: put {done.kept} into DATABASE_URL to look at it."
+            )
+        if document["stopped"]:
+            self.say(f"{self.mark('✗')} The rehearsal stopped at {document['stopped']}")
+            self.say("Nothing was changed in the database itself.")
+            return
+        self._print_forecast(document["forecast"], document)
+
+    def _print_forecast(
+        self, forecast: dict[str, Any], document: dict[str, Any]
+    ) -> None:
+        grown = (
+            f" The database has grown by {forecast['growth'] - 1:.0%} since the backup."
+        )
+        self.say(
+            f"{self.mark('✓')} All of it went well. A real run would take about"
+            f" {duration(forecast['seconds'])} with nobody there, up to"
+            f" {duration(forecast['seconds_beside'])} beside a busy shop, the backup"
+            f" included ({duration(document['backup_seconds'])}), and"
+            f" {megabytes(forecast['bytes'])} of disk."
+            + (grown if forecast["growth"] > 1.005 else "")
+        )
+        self.say(
+            "Nothing was changed in the database itself. Beside what is done:"
+            " python manage.py migration_status"
+        )
+
+
+def _run(command: str, arguments: tuple[str, ...]) -> None:
+    """Run a command of the rehearsal; what it prints is only of interest if it stops."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            call_command(command, *arguments, verbosity=1, stdout=said)
+    except SystemExit as stop:
+        if stop.code:
+            raise rehearsal.Stopped(_reason(said.getvalue())) from stop
+    except (CommandError, exceptions.Stopped, Busy, DatabaseError) as error:
+        raise rehearsal.Stopped(str(error)) from error
+
+
+def _reason(said: str) -> str:
+    """Of all that a command printed, the findings that made it say no."""
+    lines = [line for line in said.splitlines() if line.startswith("✗")]
+    return " ".join(line.removeprefix("✗ ") for line in lines[:3]) or said.strip()
