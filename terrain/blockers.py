@@ -179,6 +179,11 @@ def waited_for(connection: BaseDatabaseWrapper, pid: int) -> list[Blocker]:
     return _described(connection, "waited_for", {"pid": pid})
 
 
+def in_transaction(connection: BaseDatabaseWrapper) -> list[Blocker]:
+    """Everybody else who is in a transaction in this database, longest first."""
+    return _described(connection, "in_transaction", {})
+
+
 def _described(
     connection: BaseDatabaseWrapper, name: str, params: dict[str, Any]
 ) -> list[Blocker]:

@@ -31,8 +31,21 @@ SELECT NULL, l.virtualtransaction, NULL
   JOIN pg_prepared_xacts x ON x.transaction = l.transactionid
  WHERE l.pid IS NULL AND x.database = current_database() AND 0 = ANY (pg_blocking_pids(%(pid)s))
 
+-- name: in_transaction
+-- Everybody who is in a transaction in this database, be it prepared.
+SELECT a.pid, l.virtualtransaction, NULL::oid[] AS tables
+  FROM pg_locks l
+  JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+   AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+ UNION ALL
+SELECT NULL, l.virtualtransaction, NULL
+  FROM pg_locks l
+  JOIN pg_prepared_xacts x ON x.transaction = l.transactionid
+ WHERE l.pid IS NULL AND x.database = current_database()
+
 -- name: described
--- What is known of each of them; found is one of the two above.  A prepared transaction is
+-- What is known of each of them; found is one of the three above.  A prepared transaction is
 -- told by the lock that it has on itself: the virtual number is '-1/…' after a restart of
 -- the server only, whatever the documentation of pg_locks says.
 WITH found AS ({found}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -81,12 +82,44 @@ def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
     )
     assert "✓ All 1,109 rows can be read back as they are, to the byte.\n" in result.out
     assert (
-        "  move artists, move assets, move user_tables, move example_tables, move orders,"
-        " move stripe_transfers lock, each its own table, public.artists, public.assets,"
-        " public.user_tables, public.example_tables, public.orders,"
-        " public.stripe_transfers: ACCESS EXCLUSIVE, which blocks all, for a moment,"
-        " after waiting 100 ms at most for each attempt.\n" in result.out
+        "What it locks. Each try waits 5 to 100 ms for its lock, then steps aside; after 60 s"
+        " it stops, and can be run again.\n" in result.out
     )
+    assert re.findall(
+        r"^(\S.*?)  +([A-Z ]+?)  +(\S.*?)  +(\d*)  +(\d+)$", result.out, re.M
+    ) == [
+        ("move tables aside", "ACCESS EXCLUSIVE", "readers and writers", "12", "1"),
+        ("put triggers on", "SHARE ROW EXCLUSIVE", "writers", "35", "3"),
+        ("copy rows", "ROW EXCLUSIVE", "deletions in one batch", "80", "1"),
+        ("build indexes", "SHARE UPDATE EXCLUSIVE", "nobody", "", "1"),
+        ("unique constraints", "ACCESS EXCLUSIVE", "readers and writers", "10", "1"),
+        ("foreign keys", "SHARE ROW EXCLUSIVE", "writers", "15", "2"),
+        ("validate foreign keys", "SHARE UPDATE EXCLUSIVE", "nobody", "", "1"),
+        ("limits of the catalogue", "SHARE ROW EXCLUSIVE", "writers", "20", "2"),
+        ("open new tables", "ACCESS EXCLUSIVE", "readers and writers", "10", "1"),
+        (
+            "rollback: take triggers off",
+            "ACCESS EXCLUSIVE",
+            "readers and writers",
+            "30",
+            "3",
+        ),
+        (
+            "rollback: move tables back",
+            "ACCESS EXCLUSIVE",
+            "readers and writers",
+            "12",
+            "1",
+        ),
+        (
+            "cleanup: drop tables",
+            "ACCESS EXCLUSIVE",
+            "readers and writers",
+            "100",
+            "12",
+        ),
+    ]
+    assert "\nNobody would be in the way of these locks now.\n" in result.out
     assert result.out.endswith(
         "Nothing blocks. Next: python manage.py prepare_database\n"
     )
@@ -109,7 +142,17 @@ def test_json_is_one_document_and_nothing_else(shop: Database, manage: Manage) -
     document = json.loads(result.out)
     assert document["blocked"] is True
     assert document["rows"]["orders"] == 500
-    assert [lock["step"] for lock in document["locks"]][-2:] == ["keep in step", "copy"]
+    moving, *_, cleaning = document["locks"]
+    assert moving == {
+        "step": "move tables aside",
+        "tables": [f"public.{lens.legacy}" for lens in LENSES],
+        "together": 1,
+        "mode": "ACCESS EXCLUSIVE",
+        "blocks": "readers and writers",
+        "seconds": 0.012,
+        "in_the_way": [],
+    }
+    assert cleaning["step"] == "cleanup: drop tables"
     (finding,) = (each for each in document["findings"] if each["severity"] == "blocks")
     assert finding["name"] == "columns"
     assert finding["sentence"] == "The column orders.notes is missing."
@@ -575,6 +618,51 @@ def test_a_transaction_that_migrate_would_wait_for(shop: Database) -> None:
     assert row["application"] == "report"
     assert row["locks"] == "orders"
     assert odd(preflight.run(connection, patience=3600)) == []
+
+
+def test_who_is_in_the_way_now_is_named_with_what_they_hold_up(
+    shop: Database, manage: Manage
+) -> None:
+    prepare.prepare(connection)
+    other = shop.connect(path="legacy,public", application_name="pg_dump")
+    other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    other.execute("LOCK TABLE public.orders IN ACCESS SHARE MODE")
+    other.execute("SELECT count(*) FROM public.orders")
+    result = manage("preflight")
+    assert re.sub(
+        r"for \d+ s", "for N s", result.out.partition("\n  In the way now: ")[2]
+    ) == (
+        f"process {other.info.backend_pid} (role terrain, pg_dump), a backup by pg_dump for N s"
+        " (let it end, and begin no other)\n"
+        "    of: move tables aside, build indexes, unique constraints, open new tables,"
+        " rollback: take triggers off, rollback: move tables back, cleanup: drop tables\n"
+        "Nothing blocks. Next: python manage.py backup_database\n"
+    )
+    locked = {
+        lock["step"]: [each["kind"] for each in lock["in_the_way"]]
+        for lock in json.loads(manage("preflight", "--json").out)["locks"]
+    }
+    assert locked["move tables aside"] == ["backup"]
+    assert locked["foreign keys"] == []
+
+
+def test_what_locks_took_the_last_time_is_what_is_foretold(
+    migrated: Database, manage: Manage
+) -> None:
+    migrated.execute("DELETE FROM legacy_run WHERE step LIKE 'lock: Moving %'")
+    migrated.execute(
+        "INSERT INTO legacy_run (step, state, seconds) VALUES"
+        " ('lock: Moving artists aside', 'done', 0.25),"
+        " ('lock: Moving artists aside', 'done', 0.5),"
+        " ('lock: Moving orders aside', 'done', 0.125)"
+    )
+    assert manage("rollback_migration", "--yes", "-v", "0").code == 0
+    seconds = {
+        lock["step"]: lock["seconds"]
+        for lock in json.loads(manage("preflight", "--json").out)["locks"]
+    }
+    assert seconds["move tables aside"] == 0.5
+    assert 0 < seconds["rollback: move tables back"] < 0.5
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

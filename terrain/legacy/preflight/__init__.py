@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from terrain import progress
 from terrain.legacy import catalog, usage
 from terrain.legacy.findings import Finding, Severity
+from terrain.legacy.preflight import locking
 from terrain.legacy.preflight.asking import Question, Situation
 from terrain.legacy.preflight.outlook import Outlook, outlook
 from terrain.legacy.preflight.reach import REACH_QUESTIONS
@@ -77,6 +78,7 @@ def run(
     ``known`` are further fields of the :class:`Situation`.
     """
     situation = Situation(connection, catalog.legacy_tables(connection), **known)
+    seen = locking.transactions(connection)
     findings = [*_accept_is_known(accept), *_ask(SERVER_QUESTIONS, situation)]
     if not situation.tables:
         return Report(
@@ -97,7 +99,7 @@ def run(
         with usage.ours(connection):
             findings += _ask(ROW_QUESTIONS, situation)
     return Report(
-        tuple(_accepted(each, accept) for each in findings), outlook(situation)
+        tuple(_accepted(each, accept) for each in findings), outlook(situation, seen)
     )
 
 

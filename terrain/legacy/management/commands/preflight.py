@@ -8,11 +8,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
+from terrain import locks
+from terrain.blockers import Blocker, Mode
 from terrain.commands import REFUSED
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import guide, preflight
 from terrain.legacy.findings import Finding, Severity
-from terrain.legacy.preflight.outlook import Lock, Outlook
+from terrain.legacy.preflight.locking import Lock
+from terrain.legacy.preflight.outlook import Outlook
 
 
 class Command(BaseCommand):
@@ -55,16 +58,35 @@ class Command(BaseCommand):
             f"\n{sum(outlook.rows.values()):,} rows, {outlook.bytes / 1e6:,.0f} MB:"
             f" the copies will take about {outlook.seconds:,.0f} s."
         )
-        alike: dict[tuple[str, str, str], list[Lock]] = {}
+        self.say(
+            f"What it locks. Each try waits {locks.FIRST_TIMEOUT} to {locks.LOCK_TIMEOUT} ms for"
+            f" its lock, then steps aside; after {locks.TOTAL_LIMIT:.0f} s it stops, and can be"
+            " run again."
+        )
+        self.print_table(
+            ["step", "lock", "who waits meanwhile", "ms", "tables at a time"],
+            [self._row(lock) for lock in outlook.locks],
+            {3, 4},
+        )
+        self._print_in_the_way(outlook)
+
+    def _row(self, lock: Lock) -> list[Any]:
+        nobody = lock.mode == Mode.SHARE_UPDATE_EXCLUSIVE
+        milliseconds = "" if nobody else f"{lock.seconds * 1000:,.0f}"
+        return [lock.step, lock.mode, lock.blocks, milliseconds, lock.together]
+
+    def _print_in_the_way(self, outlook: Outlook) -> None:
+        """Each of them once, with all that they would hold up."""
+        found: dict[str, tuple[Blocker, list[str]]] = {}
         for lock in outlook.locks:
-            alike.setdefault((lock.mode, lock.blocks, lock.lasting), []).append(lock)
-        for (mode, blocks, lasting), locks in alike.items():
-            steps = ", ".join(lock.step for lock in locks)
-            tables = ", ".join(table for lock in locks for table in lock.tables)
-            lock_ = "locks" if len(locks) == 1 else "lock, each its own table,"
-            self.say(
-                f"  {steps} {lock_} {tables}: {mode}, which blocks {blocks}, for {lasting}."
-            )
+            for blocker in lock.in_the_way:
+                _, steps = found.setdefault(blocker.transaction, (blocker, []))
+                steps.append(lock.step)
+        if not found:
+            self.say("Nobody would be in the way of these locks now.")
+        for blocker, steps in found.values():
+            self.say(f"  In the way now: {blocker}")
+            self.say(f"    of: {', '.join(steps)}")
 
     def print_finding(self, finding: Finding) -> None:
         marks = {Severity.BLOCKS: "✗", Severity.WARNS: "!", Severity.TELLS: "·"}
