@@ -88,6 +88,9 @@ SECURE_HSTS_SECONDS = 365 * 86400 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 BACKUP_DIR = Path(env.str("BACKUP_DIR", default="") or BASE_DIR / "backups")
 
+# Another server to prove backups on: a URL, or "embedded".
+PROVE_ON = env.str("PROVE_ON", default="")
+
 # Names of preflight's findings that block and are accepted all the same.
 PREFLIGHT_ACCEPT = env.list("PREFLIGHT_ACCEPT", default=[])
 

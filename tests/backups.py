@@ -18,6 +18,7 @@ from django.db import connections
 from terrain import embedded
 from terrain.legacy.backup import fingerprints
 from terrain.legacy.backup.scratch import PREFIX, comment
+from terrain.legacy.backup.telling import Teller
 from tests.conftest import Database
 
 #: A database with whatever a dump could stumble over.
@@ -116,14 +117,19 @@ def connected_as(role: str, **more: str) -> Iterator[None]:
 
 
 def command(
-    database: Database, *arguments: str, backups: Path
+    database: Database, *arguments: str, backups: Path, **more: str
 ) -> subprocess.Popen[str]:
     """A command in a process of its own, to be killed."""
     url = f"postgresql://terrain@/{database.name}?host={database.cluster.socket_dir}"
     return subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
         cwd=settings.BASE_DIR,
-        env={"PATH": "/usr/bin:/bin", "DATABASE_URL": url, "BACKUP_DIR": str(backups)},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "DATABASE_URL": url,
+            "BACKUP_DIR": str(backups),
+            **more,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -191,6 +197,16 @@ def open_gate(connection: psycopg.Connection[Any], of: str, pid: int) -> None:
         ).fetchone()
         == (0,)
     )
+
+
+class Said(Teller):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def only(folder: Path) -> Path:

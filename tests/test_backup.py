@@ -26,12 +26,11 @@ from terrain.legacy.backup import (
     Damaged,
     dumping,
     fingerprints,
-    manifest,
-    proof,
-    scratch,
-    tools,
 )
+from terrain.legacy.backup import folder as folders
+from terrain.legacy.backup import manifest, proof, scratch, tools
 from terrain.legacy.backup.server import CannotTell, Server
+from terrain.legacy.backup.telling import Teller
 from tests import backups
 from tests.backups import only, until
 from tests.conftest import Database, Result
@@ -68,16 +67,23 @@ def test_backs_up_and_proves(shop: Database, manage: Manage, folder: Path) -> No
     said = result.out.splitlines()
     version = made.manifest["tools_version"]
     assert re.fullmatch(
+        rf"Expected, about: [\d.,]+ MB of the [\d.,]+ MB free in {re.escape(str(folder))}, in"
+        r" [\d.]+ s; its proof, [\d.,]+ MB of the [\d.,]+ MB free where the server keeps its"
+        r" data, for [\d.]+ s\.",
+        said.pop(0),
+    )
+    assert re.fullmatch(
         rf"Dumping {shop.name} \([\d.]+ MB\) with pg_dump {version}, 2 tables at a time",
         said[0],
     )
     assert re.fullmatch(rf"[\d.]+ MB in {re.escape(str(made.path))}", said[1])
     assert said[2:3] + said[4:] == [
-        "Proving it: restoring into a scratch database and comparing every table",
+        "Proving it: restoring into a scratch database and comparing all there is",
         f"To restore it: python manage.py restore_database {made.path}",
     ]
     assert re.fullmatch(
-        rf"Proven: 6 tables with {made.rows:,} rows came back as they were, in [\d.]+ s\.",
+        rf"Proven: 6 tables with {made.rows:,} rows and \d+ definitions came back as they were,"
+        r" in [\d.]+ s\.",
         said[3],
     )
     assert re.fullmatch(rf"{shop.name}-\d{{8}}T\d{{6}}Z", made.path.name)
@@ -148,7 +154,7 @@ def test_manifest(migrated: Database, manage: Manage, folder: Path) -> None:
     assert manage("backup_database", "-v0").out == ""
     made = backup.load(only(folder))
     manifest = made.manifest
-    assert manifest["manifest_version"] == 1
+    assert manifest["manifest_version"] == 2
     assert manifest["database"] == migrated.name
     assert manifest["owner"] == "terrain"
     assert manifest["comment"] == "the shop"
@@ -332,7 +338,8 @@ def test_role_that_may_not_create_databases(
     made = backup.load(only(folder))
     why = (
         "the role may not create the scratch database. As a superuser: ALTER ROLE"
-        f" {poor} CREATEDB; then run: python manage.py backup_database"
+        f" {poor} CREATEDB; or prove it on another server: python manage.py backup_database"
+        " --prove-on embedded"
     )
     assert result.code == 1
     assert result.err == (f"The backup in {made.path} is kept but not proven: {why}\n")
@@ -373,7 +380,7 @@ def test_restored_otherwise(shop: Database, manage: Manage, folder: Path) -> Non
     tables["public.assets"]["fingerprint"] = "7"
     made = manifest.write_manifest(made.path, {**made.manifest, "tables": tables})
     with pytest.raises(proof.Unproven) as error:
-        proof.prove(Server.of(django_connection), made, 1, lambda text: None)
+        proof.prove(Server.of(django_connection), made, 1, Teller())
     assert str(error.value) == (
         f"The backup in {made.path} is kept but not proven: what was restored differs:"
         " public.assets has other values restored than in the backup. And 1 more."
@@ -497,15 +504,16 @@ def test_killed_while_dumping(shop: Database, manage: Manage, folder: Path) -> N
         f" backup in {folder}."
     )
     # pg_dump has outlived us, and still writes there.
-    said: list[str] = []
-    dumping._remove_leftovers(folder, said.append)
-    assert said == [f"Left {partial} alone: another run is writing it."]
+    teller = backups.Said()
+    folders.remove_leftovers(folder, teller)
+    assert teller.said == [f"Left {partial} alone: another run is writing it."]
     other.execute("ROLLBACK")
     until(lambda: _free(partial))
     result = manage("backup_database")
     assert result.code == 0
-    assert result.out.startswith(
-        f"Removed {partial}, which an interrupted run had left.\n"
+    assert (
+        f"Removed {partial}, which an interrupted run had left."
+        in result.out.splitlines()
     )
     assert backup.load(only(folder)).is_proven
 
@@ -659,7 +667,7 @@ def test_password_is_never_an_argument(
             if any(word.startswith("--dbname=") for word in command)
             and Path(command[0]).name in ("pg_dump", "pg_restore")
         ]
-        assert len(programs) == 3
+        assert len(programs) == 5
         for command, environment in programs:
             assert environment["PGPASSWORD"] == password
         assert not [

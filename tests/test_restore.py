@@ -18,8 +18,17 @@ from django.db import connection as django_connection
 from psycopg import sql as pg
 
 from terrain.legacy import backup
-from terrain.legacy.backup import Damaged, dumping, manifest, proof, restore, scratch
+from terrain.legacy.backup import (
+    Damaged,
+    dumping,
+    loading,
+    manifest,
+    proof,
+    restore,
+    scratch,
+)
 from terrain.legacy.backup.server import Server
+from terrain.legacy.backup.telling import Teller
 from tests import backups
 from tests.backups import only, until
 from tests.conftest import Database, Result, pointed_at
@@ -46,8 +55,8 @@ def sound(
     folder = tmp_path_factory.mktemp("sound")
     with django_db_blocker.unblock(), pointed_at(legacy_template):
         server = Server.of(django_connection)
-        made = dumping.take(server, folder, 2, lambda text: None)
-        return proof.prove(server, made, 2, lambda text: None).path
+        made = dumping.take(server, folder, 2, Teller())
+        return proof.prove(server, made, 2, Teller()).path
 
 
 @pytest.fixture
@@ -281,14 +290,14 @@ def test_somebody_comes_at_the_last_moment(
 ) -> None:
     before = backups.contents(shop.cluster, shop.name)
     there = backups.databases(administrator, shop.name)
-    come = proof.load
+    come = loading.load
 
-    def load(*arguments: Any) -> proof.Loaded:
+    def load(*arguments: Any) -> loading.Loaded:
         loaded = come(*arguments)
         shop.connect()
         return loaded
 
-    monkeypatch.setattr(proof, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr(restore, "PATIENCE", 0)
     result = manage("restore_database", kept, "--replace")
     assert result.code == 1
@@ -524,7 +533,7 @@ def test_random_damages(
         damage = DAMAGES[number % len(DAMAGES)]
         damage(path, chance)
         try:
-            restore.restore(server, damaged, replace=True, say=lambda text: None)
+            restore.restore(server, damaged, replace=True, teller=Teller())
         except Damaged as error:
             sentence = str(error)
         else:
@@ -577,9 +586,9 @@ def test_random_damages(
         ),
         (
             lambda path: manifest.write_manifest(
-                path, {**backup.load(path).manifest, "manifest_version": 2}
+                path, {**backup.load(path).manifest, "manifest_version": 3}
             ),
-            "{path}/manifest.json has version 2, and this project reads up to version 1. Use"
+            "{path}/manifest.json has version 3, and this project reads up to version 2. Use"
             " the version of the project that wrote it.",
         ),
     ],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +21,7 @@ from terrain.legacy.mapping import (
     put_back,
     whole_number,
 )
-from terrain.legacy.schema import Column, Dropped, Lens, Rule
+from terrain.legacy.schema import Column, Dropped, Lens, Rule, fingerprint
 from terrain.sqlfiles import render
 from tests.conftest import Database
 
@@ -32,14 +30,8 @@ from tests.conftest import Database
 FINGERPRINT = "6bf418936520d4caff3e07f2aa54d7d9e552eba9dc859cc6d57b96b142cf313c"
 
 
-def fingerprint() -> str:
-    """Of everything that the declaration says."""
-    text = json.dumps([asdict(lens) for lens in LENSES], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def test_the_declaration_is_frozen() -> None:
-    assert fingerprint() == FINGERPRINT
+    assert fingerprint(LENSES) == FINGERPRINT
 
 
 # --- text ----------------------------------------------------------------------------------

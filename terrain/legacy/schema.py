@@ -6,8 +6,10 @@ JSON array as ``e`` (columns ``item`` and ``position``) and to the row made of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,9 @@ class Lens:
     def up(self) -> dict[str, str]:
         """New column -> expression over ``l``, for every column the sync keeps in step."""
         return {name: sql for column in self.mapped for name, sql in column.up.items()}
+
+
+def fingerprint(lenses: Iterable[Lens]) -> str:
+    """SHA-256 of everything that a declaration says."""
+    text = json.dumps([asdict(lens) for lens in lenses], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -16,9 +16,19 @@ SELECT system_identifier::text FROM pg_catalog.pg_control_system()
 
 -- name: tables
 -- Every table with rows of its own, and its columns in an order that does not depend on
--- how it came to have them.  Generated columns are computed anew by a restore.
+-- how it came to have them.  Generated columns are computed anew by a restore.  Of each
+-- column, whether values that are equal are also written alike, so that the value may be
+-- hashed as it is: 1.0 and 1.00 are equal, and so are 0 and -0, or a day and 24 hours.  Of
+-- jsonb that is not quite so (its numbers), but its text costs more than all others.
 SELECT format('%I.%I', s.nspname, c.relname), s.nspname, c.relname,
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
+       ARRAY(SELECT ROW(a.attname::text,
+                        CASE WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN 'other'
+                             WHEN t.typname IN ('text', 'varchar') THEN 'text'
+                             WHEN t.typname IN ('bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date',
+                                                'time', 'timestamp', 'timestamptz', 'jsonb') THEN 'plain'
+                             ELSE 'other' END)
+               FROM pg_attribute a
+               JOIN pg_type t ON t.oid = a.atttypid
               WHERE a.attrelid = c.oid AND a.attnum > 0
                 AND NOT a.attisdropped AND a.attgenerated = ''
               ORDER BY a.attname COLLATE "C")
@@ -34,14 +44,54 @@ SELECT format('%I.%I', s.nspname, c.relname), s.nspname, c.relname,
 
 -- name: fingerprint
 -- Rows and fingerprint of a table: a sum, so that the order of the rows is no matter, and
--- in numeric, so that it cannot overflow.
+-- in numeric, so that it cannot overflow.  A record's hash is a linear sum of its columns',
+-- in which two rows that have exchanged a value would go unnoticed: so it is hashed again.
+-- Every 64th row, by that hash, counts to the last character as well.  OFFSET 0 has each
+-- hash computed once.
+SELECT count(*), coalesce(sum(hashint8extended(h, 0)), 0)::text,
+       coalesce(sum(hashtextextended(ROW({texts})::text COLLATE "C", 0)) FILTER (WHERE h & 63 = 0), 0)::text
+  FROM (SELECT hash_record_extended(ROW({columns}), 0) AS h, (t.*)::{table} AS t FROM ONLY {table} t OFFSET 0) r
+
+-- name: fingerprint_1
+-- As manifests of version 1 have it.
 SELECT count(*), coalesce(sum(hashtextextended(ROW({columns})::text COLLATE "C", 0)), 0)::text
   FROM ONLY {table} t
 
 -- name: large_objects
--- The same for large objects.
+-- The same for large objects, with their comments; and whose they are, by itself.
+SELECT count(*),
+       coalesce(sum(hashtextextended(concat_ws(' ', oid, md5(lo_get(oid)),
+                                               obj_description(oid, 'pg_largeobject')), 0)), 0)::text,
+       coalesce(sum(hashtextextended(concat_ws(' ', oid, pg_get_userbyid(lomowner),
+           (SELECT string_agg(a::text, ',' ORDER BY a::text COLLATE "C")
+              FROM unnest(coalesce(lomacl, acldefault('L', lomowner))) a)), 0)), 0)::text
+  FROM pg_largeobject_metadata
+
+-- name: large_objects_1
+-- As manifests of version 1 have it.
 SELECT count(*), coalesce(sum(hashtextextended(oid::text || ' ' || md5(lo_get(oid)), 0)), 0)::text
   FROM pg_largeobject_metadata
+
+-- name: sequences
+-- Every sequence.  An extension makes its own.
+SELECT format('%I.%I', s.nspname, c.relname), s.nspname, c.relname
+  FROM pg_sequence q
+  JOIN pg_class c ON c.oid = q.seqrelid
+  JOIN pg_namespace s ON s.oid = c.relnamespace
+ WHERE c.relpersistence <> 't'
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                      AND d.deptype = 'e')
+ ORDER BY 1
+
+-- name: roles
+-- Roles that own something here, may do something or are named by a policy.
+SELECT DISTINCT r.rolname::text
+  FROM pg_shdepend d
+  JOIN pg_roles r ON r.oid = d.refobjid
+ WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype IN ('o', 'a', 'r')
+   AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+ ORDER BY 1
 
 -- name: database
 -- What the database is made like; later versions of PostgreSQL have more columns.

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import errors
 
-from terrain.legacy.backup import fingerprints, manifest, tools
+from terrain.legacy.backup import archive, fingerprints, manifest, tools
+from terrain.legacy.backup.encryption import Cipher, Key
 from terrain.legacy.backup.fingerprints import statement
-from terrain.legacy.backup.manifest import DUMP, PARTIAL, Backup
+from terrain.legacy.backup.folder import name, partial
+from terrain.legacy.backup.manifest import Backup
+from terrain.legacy.backup.programs import Failed, Pipe, Program
 from terrain.legacy.backup.server import Connection, Server
-from terrain.legacy.backup.tools import Program, Tools
-
-Say = Callable[[str], None]
-
-#: What the folder of a run is called that has not finished: ours to remove, if it is dead.
-_LEFTOVER = re.compile(r".+-\d{8}T\d{6}Z(-\d+)?" + re.escape(PARTIAL))
+from terrain.legacy.backup.telling import Teller
+from terrain.legacy.backup.tools import Tools
+from terrain.legacy.mapping import LENSES
+from terrain.legacy.schema import fingerprint
 
 #: Milliseconds pg_dump waits for a table that somebody is altering.
 LOCK_WAIT = 60_000
@@ -35,22 +32,33 @@ class Unwritable(Exception):
     """The folder for backups cannot be used."""
 
 
-def take(server: Server, folder: Path, jobs: int, say: Say) -> Backup:
+def take(
+    server: Server,
+    folder: Path,
+    jobs: int,
+    teller: Teller,
+    cipher: Cipher | None = None,
+    expected: int | None = None,
+) -> Backup:
     """Back up the server's database into a new folder inside ``folder``.
 
-    What was killed earlier is removed first.  Raises :class:`Unwritable`,
-    :class:`tools.Missing` and :class:`tools.Failed`, and leaves nothing then.
+    ``expected`` is about how many bytes it will have, to tell how far it is.  What was
+    killed earlier is removed first.  Raises :class:`Unwritable`, :class:`tools.Missing` and
+    :class:`programs.Failed`, and leaves nothing then.
     """
     with server.connect() as connection:
         found = tools.find(server, connection.info.server_version // 10000)
         taken_at = datetime.datetime.now(datetime.UTC)
         try:
-            with _partial(folder, _name(server.database, taken_at), say) as partial:
-                dump = _Dump(server, connection, found, partial.path, jobs, say)
-                content = dump.run(partial.lock)
+            with partial(folder, name(server.database, taken_at), teller) as made:
+                dump = _Dump(
+                    server, connection, found, made.path, jobs, teller, cipher, expected
+                )
+                content = dump.run(made.lock)
                 content["taken_at"] = taken_at.isoformat()
-                manifest.write_manifest(partial.path, content)
-                return Backup(partial.finish(), content)
+                manifest.write_manifest(made.path, content)
+                key = cipher.key if cipher else Key()
+                return Backup(made.finish(), content, key)
         except OSError as error:
             raise Unwritable(
                 f"{error.filename or folder} cannot be written"
@@ -68,7 +76,10 @@ class _Dump:
     tools: Tools
     path: Path
     jobs: int
-    say: Say
+    teller: Teller
+    cipher: Cipher | None
+    expected: int | None
+    started: float = field(default_factory=time.monotonic)
 
     def run(self, lock: int) -> dict[str, Any]:
         """Dump, and return the manifest, but for the time."""
@@ -76,26 +87,41 @@ class _Dump:
             self._one(f"SELECT set_config('lock_timeout', '{LOCK_WAIT}ms', true)")
             content = self._described()
             (snapshot,) = self._one("SELECT pg_export_snapshot()")
-            self.say(
-                f"Dumping {self.server.database} ({content['database_size'] / 1e6:,.1f} MB)"
-                f" with pg_dump {self.tools.version}, {self.jobs} tables at a time"
-            )
+            self._announce(content["database_size"])
+            before = fingerprints.sequences(self.connection)
             command = self._command(snapshot, content["compression"])
-            with tools.running(command, self.server, [lock]) as program:
+            with archive.writing(
+                command, self.server, self.path, self.jobs, self.cipher, lock
+            ) as program:
                 content["tables"] = self._fingerprints(program)
                 program.wait(self._tell)
                 self._check(program)
+            after = fingerprints.sequences(self.connection)
+        content["sequences"] = {each: [before[each], after[each]] for each in before}
         content["files"] = manifest.described(self.path)
         content["size"] = sum(each["size"] for each in content["files"].values())
+        content["seconds"] = round(time.monotonic() - self.started, 3)
         return content
 
-    def _fingerprints(self, program: Program) -> fingerprints.Contents:
+    def _announce(self, size: int) -> None:
+        how = f"{self.jobs} tables at a time"
+        if self.cipher is not None:
+            how = f"as one stream that {self.cipher.program} encrypts"
+        self.teller.say(
+            f"Dumping {self.server.database} ({size / 1e6:,.1f} MB) with pg_dump"
+            f" {self.tools.version}, {how}"
+        )
+
+    def _fingerprints(self, program: Program | Pipe) -> fingerprints.Contents:
+        def read(table: str) -> None:
+            self._check(program)
+            self._tell()
+
         try:
-            return fingerprints.of(self.connection, lambda: self._check(program))
+            return fingerprints.of(self.connection, read)
         except errors.LockNotAvailable:
-            program.wait(
-                self._tell
-            )  # pg_dump waits for the same lock, as long as we do
+            # pg_dump waits for the same lock, as long as we do.
+            program.wait(self._tell)
             self._check(program)
             raise
         except errors.InsufficientPrivilege:
@@ -104,14 +130,14 @@ class _Dump:
             self._check(program)
             raise
 
-    def _check(self, program: Program) -> None:
+    def _check(self, program: Program | Pipe) -> None:
         try:
             program.check()
-        except tools.Failed as error:
+        except Failed as error:
             # How the server says that --lock-wait-timeout has passed.
             if "due to statement timeout" not in error.said:
                 raise
-            raise tools.Failed(
+            raise Failed(
                 "pg_dump",
                 f"error: somebody held a lock on a table for more than {LOCK_WAIT / 1e3:g} s",
             ) from error
@@ -121,8 +147,7 @@ class _Dump:
         method = [f"--compress={compression}"] if compression != "gzip" else []
         return [
             self.tools.program("pg_dump"),
-            *("--format=directory", f"--file={self.path / DUMP}", *method),
-            *(f"--jobs={self.jobs}", f"--snapshot={snapshot}"),
+            *(f"--snapshot={snapshot}", *method),
             *("--no-password", f"--lock-wait-timeout={LOCK_WAIT}ms"),
             f"--dbname={self.server.target(self.server.database)}",
         ]
@@ -144,10 +169,14 @@ class _Dump:
             "server_version": self.connection.info.parameter_status("server_version"),
             "tools_version": self.tools.version,
             "compression": self.tools.compression(),
+            "encryption": self.cipher.described if self.cipher else None,
+            "fingerprints": fingerprints.METHOD,
             "jobs": self.jobs,
+            "declaration": fingerprint(LENSES),
             "migrations": self._all(migrations) if has_migrations else [],
             "settings": self._all(statement("settings")),
             "grants": self._all(statement("grants")),
+            "roles": [name for (name,) in self._all(statement("roles"))],
             "proof": None,
         }
 
@@ -159,7 +188,7 @@ class _Dump:
 
     def _tell(self) -> None:
         written = sum(path.stat().st_size for path in manifest.files(self.path))
-        self.say(f"  … {written / 1e6:,.1f} MB written")
+        self.teller.progress("dumping", written, self.expected, "B")
 
 
 def _locale(database: dict[str, Any]) -> dict[str, Any]:
@@ -172,77 +201,3 @@ def _locale(database: dict[str, Any]) -> dict[str, Any]:
         "locale": database.get("datlocale") or database.get("daticulocale"),
         "rules": database.get("daticurules"),
     }
-
-
-# --- the folder ----------------------------------------------------------------------------
-
-
-def _name(database: str, moment: datetime.datetime) -> str:
-    plain = re.sub(r"[^\w.-]", "_", database)
-    return f"{plain[:100]}-{moment:%Y%m%dT%H%M%SZ}"
-
-
-@dataclass(frozen=True)
-class _Partial:
-    """The folder of a run at work; ``lock`` is held on it while anybody writes there."""
-
-    path: Path
-    lock: int
-
-    def finish(self) -> Path:
-        """Give the folder the name under which it counts as a backup."""
-        manifest.sync(self.path)
-        whole = self.path.with_name(self.path.name.removesuffix(PARTIAL))
-        self.path.rename(whole)
-        manifest.sync(whole.parent)
-        return whole
-
-
-@contextmanager
-def _partial(folder: Path, name: str, say: Say) -> Iterator[_Partial]:
-    """A folder to write into, gone afterwards if it was not finished."""
-    folder = folder.resolve()
-    folder.mkdir(
-        mode=0o700, parents=True, exist_ok=True
-    )  # it holds everything there is
-    alone = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # nobody takes a new folder for a dead one
-        _remove_leftovers(folder, say)
-        path = _unused(folder, name)
-        path.mkdir(mode=0o700)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    finally:
-        os.close(alone)
-    try:
-        yield _Partial(path, lock)
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
-
-
-def _unused(folder: Path, name: str) -> Path:
-    number = 1
-    while True:
-        whole = folder / (name if number == 1 else f"{name}-{number}")
-        path = whole.with_name(whole.name + PARTIAL)
-        if not whole.exists() and not path.exists():
-            return path
-        number += 1
-
-
-def _remove_leftovers(folder: Path, say: Say) -> None:
-    """Remove what killed runs have left; a run at work holds the lock of its folder."""
-    for path in sorted(folder.iterdir()):
-        if not _LEFTOVER.fullmatch(path.name) or path.is_symlink():
-            continue
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path)
-            say(f"Removed {path}, which an interrupted run had left.")
-        except BlockingIOError:
-            say(f"Left {path} alone: another run is writing it.")
-        finally:
-            os.close(lock)

@@ -1,9 +1,9 @@
 """Backups as folders: what is in one, whether it is whole, and which there are.
 
-A backup is ``<database>-<UTC time>/`` with ``dump/`` (``pg_dump``'s directory format) and
-``manifest.json``, which says what the dump is of, the size and SHA-256 of each of its
-files, and rows and fingerprint of every table.  ``dumping`` makes one, ``proof`` proves
-it, ``restore`` gives it back.
+A backup is ``<database>-<UTC time>/`` with ``dump/`` (``pg_dump``'s directory format; or,
+encrypted, one file ``dump.age`` or ``dump.gpg``) and ``manifest.json``, which says what the
+dump is of, the size and SHA-256 of each of its files, and rows and fingerprint of every
+table.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from terrain.legacy.backup import fingerprints
+from terrain.legacy.backup.encryption import Key
 
 MANIFEST, DUMP = "manifest.json", "dump"
 
-#: How a manifest is written.  Whatever was ever written stays readable.
-MANIFEST_VERSION = 1
+#: How a manifest is written.  Whatever was ever written stays readable: tests/kept has one
+#: of each version.  2 came with ``fingerprints`` (how they are computed), ``sequences``,
+#: ``declaration``, ``roles``, ``seconds`` and ``encryption``.
+MANIFEST_VERSION = 2
+
+#: Files whose checksums are computed at a time; hashing does not hold Python's lock.
+_READERS = 4
 
 #: What a folder is called until it is whole.
 PARTIAL = ".partial"
@@ -54,6 +61,7 @@ class Backup:
 
     path: Path
     manifest: dict[str, Any]
+    key: Key = field(default=Key(), repr=False, compare=False)
 
     @property
     def database(self) -> str:
@@ -74,13 +82,32 @@ class Backup:
         return bool(self.manifest.get("proof"))
 
     @property
+    def encryption(self) -> dict[str, Any] | None:
+        """The ``program`` and whom it is for (``recipient``), if it is encrypted."""
+        found: dict[str, Any] | None = self.manifest.get("encryption")
+        return found
+
+    @property
     def dump(self) -> Path:
-        return self.path / DUMP
+        """What ``pg_dump`` wrote: a folder, or an encrypted file."""
+        if self.encryption is None:
+            return self.path / DUMP
+        return self.path / f"{DUMP}.{self.encryption['program']}"
 
     @property
     def tools_major(self) -> int:
         """The version of ``pg_dump`` it was made with; an older ``pg_restore`` cannot read it."""
         return int(self.manifest["tools_version"].split(".")[0])
+
+    @property
+    def server_major(self) -> int:
+        """The version of the server it was taken on."""
+        return int(self.manifest["server_version"].split(".")[0])
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return int(self.manifest["size"])
 
     @property
     def rows(self) -> int:
@@ -161,7 +188,7 @@ def load(folder: Path) -> Backup:
 
 
 def _others(folder: Path) -> str:
-    found = [each.path.name for each in _whole(folder.parent) if each.path != folder]
+    found = [each.path.name for each in whole(folder.parent) if each.path != folder]
     if not found:
         return f"There is no other backup in {folder.parent}."
     return f"Use another one of {folder.parent}: {', '.join(sorted(found)[-3:])}."
@@ -188,13 +215,15 @@ def checksum(path: Path) -> str:
 
 def described(folder: Path) -> dict[str, dict[str, Any]]:
     """Name -> size and SHA-256, for every file of a backup."""
-    return {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": checksum(path),
+    paths = list(files(folder))
+    with ThreadPoolExecutor(_READERS) as readers:
+        return {
+            path.relative_to(folder).as_posix(): {
+                "size": path.stat().st_size,
+                "sha256": sum_,
+            }
+            for path, sum_ in zip(paths, readers.map(checksum, paths), strict=True)
         }
-        for path in files(folder)
-    }
 
 
 def check_presence(backup: Backup) -> None:
@@ -221,9 +250,13 @@ def check_presence(backup: Backup) -> None:
             )
 
 
-def check(backup: Backup) -> None:
-    """See that every byte is as it was written.  Raises :class:`Damaged`."""
+def check(backup: Backup, tell: Callable[[int], None] = lambda done: None) -> None:
+    """See that every byte is as it was written.  Raises :class:`Damaged`.
+
+    ``tell`` is called with the number of bytes that have been read.
+    """
     check_presence(backup)
+    done = 0
     for name, file in sorted(backup.manifest["files"].items()):
         path = backup.path / name
         try:
@@ -236,12 +269,15 @@ def check(backup: Backup) -> None:
             raise Damaged(
                 f"{path} is damaged: its checksum is not the manifest's.", backup.path
             )
+        done += file["size"]
+        tell(done)
 
 
 # --- which there are -----------------------------------------------------------------------
 
 
-def _whole(folder: Path) -> Iterator[Backup]:
+def whole(folder: Path) -> Iterator[Backup]:
+    """Every backup in a folder, by whomever, but for damaged ones."""
     if why_unreadable(folder) is not None:
         return
     for path in folder.glob(f"*/{MANIFEST}"):
@@ -258,7 +294,7 @@ def find(folder: Path, database: str) -> list[Backup]:
 
     Checksums are not computed: that would read everything, each time somebody asks.
     """
-    found = [each for each in _whole(folder) if each.database == database]
+    found = [each for each in whole(folder) if each.database == database]
     return sorted(found, key=lambda each: each.taken_at, reverse=True)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import replace as replace_
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from psycopg import errors
 from psycopg import sql as pg
 
 from terrain.legacy import prepare
-from terrain.legacy.backup import proof, scratch
+from terrain.legacy.backup import loading, scratch
+from terrain.legacy.backup.encryption import Key
 from terrain.legacy.backup.fingerprints import statement
 from terrain.legacy.backup.manifest import Backup, check, load
 from terrain.legacy.backup.server import Connection, Server
-
-Say = Callable[[str], None]
+from terrain.legacy.backup.telling import Teller
 
 #: Settings that are lists of names; the catalog has them in one string.
 _LISTS = (
@@ -38,12 +39,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored; ``replaced`` is the name that the old database has now, if any."""
+    """What was restored.
+
+    ``beyond`` could not be given back, ``unlike`` are objects defined otherwise than in the
+    backup; ``replaced`` is the name that the old database has now, if any.
+    """
 
     database: str
     tables: int
     rows: int
     beyond: tuple[str, ...]
+    unlike: tuple[str, ...]
     replaced: str | None
 
 
@@ -65,22 +71,24 @@ def restore(
     replace: bool = False,
     unproven: bool = False,
     jobs: int = 2,
-    say: Say,
+    identity: Path | None = None,
+    teller: Teller,
 ) -> Restored:
     """Restore the backup in ``path`` into a database, which need not be there.
 
     Raises :class:`Damaged`, :class:`Refused`, :class:`tools.Missing`,
-    :class:`tools.Failed` and :class:`proof.Unlike`; the database is as it was then.
+    :class:`programs.Failed`, :class:`encryption.CannotDecrypt` and
+    :class:`loading.Unlike`; the database is as it was then.
     """
-    kept = _checked(path, unproven, say)
+    kept = _checked(path, unproven, identity, teller)
     target = _target(server, server.database if into is None else into, replace)
     if not target.may_create:
-        return _in_place(server, kept, target.name, jobs, say)
-    say(f"Restoring {kept.rows:,} rows into a new database beside")
-    with scratch.database(server, target.name, kept.manifest["locale"], say) as made:
-        loaded = proof.load(server, kept, made.name, jobs, say)
+        return _in_place(server, kept, target.name, jobs, teller)
+    teller.say(f"Restoring {kept.rows:,} rows into a new database beside")
+    with scratch.database(server, target.name, kept.manifest["locale"], teller) as made:
+        loaded = loading.load(server, kept, made.name, jobs, teller)
         made.alive.execute("ANALYZE")
-        say("Compared: every table is as it was")
+        teller.say("Compared: every table is as it was")
         made.leave()
         replaced, beyond = _put_in_place(server, kept, made.name, target)
     return Restored(
@@ -88,14 +96,17 @@ def restore(
         loaded.tables,
         loaded.rows,
         (*loaded.beyond, *beyond),
+        loaded.unlike,
         replaced,
     )
 
 
-def _checked(path: Path, unproven: bool, say: Say) -> Backup:
-    kept = load(path.resolve())
-    say(f"Checking {kept.manifest['size'] / 1e6:,.1f} MB against the manifest")
-    check(kept)
+def _checked(
+    path: Path, unproven: bool, identity: Path | None, teller: Teller
+) -> Backup:
+    kept = with_key(load(path.resolve()), identity)
+    teller.say(f"Checking {kept.size / 1e6:,.1f} MB against the manifest")
+    check(kept, lambda done: teller.progress("checking", done, kept.size, "B"))
     if not kept.is_proven and not unproven:
         why = kept.manifest.get("unproven") or "the run that took it did not end"
         raise Refused(
@@ -103,6 +114,20 @@ def _checked(path: Path, unproven: bool, say: Say) -> Backup:
             " add --unproven."
         )
     return kept
+
+
+def with_key(kept: Backup, identity: Path | None) -> Backup:
+    """The backup with what opens it.  Raises :class:`Refused`."""
+    if kept.encryption is None:
+        return kept
+    if kept.encryption["program"] == "age" and identity is None:
+        raise Refused(
+            f"{kept.path} is encrypted to {kept.encryption['recipient']}. Name the file that"
+            " has the key: --identity FILE"
+        )
+    if identity is not None and not identity.is_file():
+        raise Refused(f"There is no file {identity}; --identity names the key's file.")
+    return replace_(kept, key=Key(identity))
 
 
 # --- before --------------------------------------------------------------------------------
@@ -274,17 +299,21 @@ def _about_the_database(
     )
 
 
-def _in_place(server: Server, kept: Backup, name: str, jobs: int, say: Say) -> Restored:
+def _in_place(
+    server: Server, kept: Backup, name: str, jobs: int, teller: Teller
+) -> Restored:
     """Restore into an empty database, where no other may be made."""
-    say(f"Restoring {kept.rows:,} rows into {name}, which is empty")
+    teller.say(f"Restoring {kept.rows:,} rows into {name}, which is empty")
     try:
-        loaded = proof.load(server, kept, name, jobs, say)
+        loaded = loading.load(server, kept, name, jobs, teller)
     except BaseException:
-        say(
+        teller.say(
             f"! {name} holds a part of the backup now. Have it dropped and made again"
             " before the next attempt: DROP DATABASE and CREATE DATABASE, as a superuser."
         )
         raise
     with server.maintenance(besides=name) as connection:
         beyond = _set_again(connection, kept, name)
-    return Restored(name, loaded.tables, loaded.rows, (*loaded.beyond, *beyond), None)
+    return Restored(
+        name, loaded.tables, loaded.rows, (*loaded.beyond, *beyond), loaded.unlike, None
+    )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from django.db import OperationalError
 from psycopg import errors
 from psycopg import sql as pg
 
 from terrain.legacy.backup.fingerprints import statement
 from terrain.legacy.backup.server import Connection, Server
+from terrain.legacy.backup.telling import Teller
 
 PREFIX = "terrain_scratch_"
 _PATTERN = f"^{PREFIX}[0-9a-f]{{12}}$"
@@ -50,7 +52,7 @@ def comment(database: str) -> str:
 
 @contextmanager
 def database(
-    server: Server, of: str, locale: Mapping[str, Any], say: Callable[[str], None]
+    server: Server, of: str, locale: Mapping[str, Any], teller: Teller
 ) -> Iterator[Scratch]:
     """A new database, gone afterwards unless it has been renamed.
 
@@ -60,8 +62,8 @@ def database(
     try:
         with server.maintenance(besides=of) as connection:
             connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-            drop_leftovers(server, connection, of, say)
-            _create(connection, name, locale, say)
+            drop_leftovers(server, connection, of, teller)
+            _create(connection, name, locale, teller)
             connection.execute(
                 pg.SQL("COMMENT ON DATABASE {} IS {}").format(
                     pg.Identifier(name), pg.Literal(comment(of))
@@ -72,7 +74,7 @@ def database(
             yield Scratch(name, alive)
     finally:
         # The server may be what is gone; the next run drops what is left.
-        with suppress(psycopg.OperationalError):
+        with suppress(psycopg.OperationalError, OperationalError):
             with server.maintenance(besides=of) as connection:
                 connection.execute(
                     pg.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
@@ -85,7 +87,7 @@ def _create(
     connection: Connection,
     name: str,
     locale: Mapping[str, Any],
-    say: Callable[[str], None],
+    teller: Teller,
 ) -> None:
     create = pg.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
         pg.Identifier(name), pg.Literal(locale["encoding"])
@@ -112,14 +114,14 @@ def _create(
     except (errors.WrongObjectType, errors.InvalidParameterValue, errors.SyntaxError):
         # Another machine, or an older server.  The same rows, perhaps in another order.
         connection.execute(create)
-        say(
+        teller.say(
             f"! This server has no locale {locale['locale'] or locale['collate']}, so text"
             " is sorted as in its other databases."
         )
 
 
 def drop_leftovers(
-    server: Server, connection: Connection, of: str, say: Callable[[str], None]
+    server: Server, connection: Connection, of: str, teller: Teller
 ) -> None:
     """Drop the scratch copies of this database whose run is dead.
 
@@ -133,7 +135,9 @@ def drop_leftovers(
             continue
         with suppress(errors.ObjectInUse, errors.InvalidCatalogName):  # alive, or gone
             connection.execute(pg.SQL("DROP DATABASE {}").format(pg.Identifier(name)))
-            say(f"Dropped the database {name}, which an interrupted run had left.")
+            teller.say(
+                f"Dropped the database {name}, which an interrupted run had left."
+            )
 
 
 def _is_empty(server: Server, name: str) -> bool:

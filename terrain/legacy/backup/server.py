@@ -42,11 +42,15 @@ class CannotTell(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """Where ``DATABASE_URL`` leads: ``database`` is the one it names."""
+    """Where ``DATABASE_URL`` leads: ``database`` is the one it names.
+
+    ``is_ours`` is a server that is there for a proof and nothing else.
+    """
 
     database: str
     params: Mapping[str, str] = field(repr=False)
     cluster: Cluster | None = None
+    is_ours: bool = False
 
     @classmethod
     def of(cls, connection: BaseDatabaseWrapper) -> Server:
@@ -59,6 +63,13 @@ class Server:
             for key, value in connection.get_connection_params().items()
             if key in _VARIABLES and key != "dbname"
         }
+        return cls.to(connection.settings_dict["NAME"], params, cluster)
+
+    @classmethod
+    def to(
+        cls, database: str, params: Mapping[str, str], cluster: Cluster | None = None
+    ) -> Server:
+        """A server by connection parameters.  Raises :class:`CannotTell`."""
         for secret in _SECRETS:
             if secret in params:
                 raise CannotTell(
@@ -66,7 +77,7 @@ class Server:
                     " argument, where everybody on this machine can read it. Use a key"
                     " without a password, or a password in PGPASSFILE."
                 )
-        return cls(connection.settings_dict["NAME"], params, cluster)
+        return cls(database, params, cluster)
 
     def connect(self, database: str | None = None) -> Connection:
         """A connection of our own, in autocommit mode, which no time-out cuts short."""

@@ -1,18 +1,15 @@
-"""PostgreSQL's own programs: which are here, and how they are run and waited for."""
+"""PostgreSQL's own programs: which are here, and which of them suit a server."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
 
 from terrain import embedded
 from terrain.legacy.backup.server import Server
@@ -20,30 +17,9 @@ from terrain.legacy.backup.server import Server
 #: Where packages put the programs of one major version each.
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 
-#: Seconds between two lines about a program that is at work.
-INTERVAL = 5.0
-#: Seconds a program has to clean up after itself when it is asked to stop.
-GRACE = 10.0
-
 
 class Missing(Exception):
     """There is no program of a version that would do."""
-
-
-class Failed(Exception):
-    """A program ended with an error; ``said`` is all it wrote."""
-
-    def __init__(self, program: str, said: str) -> None:
-        super().__init__(f"{program} failed: {reason(said)}")
-        self.said = said
-
-
-def reason(said: str) -> str:
-    """The line of a program's messages that says why it failed."""
-    found = re.search(r"(?:error|fatal): +(.+)", said)
-    if found:
-        return found[1].rstrip(".")
-    return (said.strip().splitlines() or ["it gave no reason"])[-1].rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -138,68 +114,3 @@ def _version(folder: Path) -> str | None:
             re.sub(r"(devel|alpha|beta|rc).*", ".0", found[1]) if found else None
         )
     return versions.pop() if len(versions) == 1 else None
-
-
-# --- running -------------------------------------------------------------------------------
-
-
-@dataclass
-class Program:
-    """A program at work."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    messages: IO[bytes]
-
-    def check(self) -> None:
-        """Raise :class:`Failed` if it has ended with an error."""
-        if self.process.poll() not in (None, 0):
-            raise Failed(self.name, self.said())
-
-    def wait(self, tell: Callable[[], None]) -> int:
-        """Its exit code, when it has ended; ``tell`` is called every few seconds."""
-        while True:
-            try:
-                return self.process.wait(INTERVAL)
-            except subprocess.TimeoutExpired:
-                tell()
-
-    def said(self) -> str:
-        self.messages.seek(0)
-        return self.messages.read().decode("utf-8", "replace")
-
-
-@contextmanager
-def running(
-    command: Sequence[str], server: Server, keep: Sequence[int] = ()
-) -> Iterator[Program]:
-    """Run a program for as long as the block; it is stopped if the block is left early.
-
-    ``keep`` are open files it inherits, so that a lock on them lasts as long as it does,
-    even when we are killed.
-    """
-    with tempfile.TemporaryFile() as messages:
-        process: subprocess.Popen[Any] = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=messages,
-            env=server.environment(),
-            pass_fds=keep,
-        )
-        try:
-            yield Program(Path(command[0]).name, process, messages)
-        finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[Any]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    deadline = time.monotonic() + GRACE
-    while process.poll() is None:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()

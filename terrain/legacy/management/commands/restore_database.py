@@ -13,9 +13,11 @@ from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.exceptions import Stopped
 from terrain.legacy import backup
-from terrain.legacy.backup import proof, restore, tools
+from terrain.legacy.backup import encryption, loading, restore, tools
+from terrain.legacy.backup.programs import Failed
 from terrain.legacy.backup.server import CannotTell, Server
 from terrain.legacy.management.arguments import add_jobs
+from terrain.legacy.management.telling import shown
 
 
 class Command(BaseCommand):
@@ -44,12 +46,22 @@ class Command(BaseCommand):
             action="store_true",
             help="restore a backup even though it was never proven",
         )
+        parser.add_argument(
+            "--identity",
+            type=Path,
+            metavar="FILE",
+            help="the file with the key, of a backup that age has encrypted (gpg asks its"
+            " agent)",
+        )
         add_jobs(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.connection.close()  # a database in use cannot be replaced, not even by us
         try:
-            with self.connection.wrap_database_errors:
+            with (
+                self.connection.wrap_database_errors,
+                shown(self.say, self.verbosity) as teller,
+            ):
                 done = restore.restore(
                     Server.of(self.connection),
                     options["path"],
@@ -57,17 +69,18 @@ class Command(BaseCommand):
                     replace=options["replace"],
                     unproven=options["unproven"],
                     jobs=options["jobs"],
-                    say=self.say,
+                    identity=options["identity"],
+                    teller=teller,
                 )
         except (backup.Damaged, restore.Refused) as error:
             raise Refusal(str(error)) from error
-        except proof.Unlike as error:
+        except loading.Unlike as error:
             raise Refusal(
                 f"What was restored is not what was backed up: {error} Nothing was changed."
             ) from error
-        except (CannotTell, tools.Missing) as error:
+        except (CannotTell, tools.Missing, encryption.CannotDecrypt) as error:
             raise CannotRun(str(error)) from error
-        except tools.Failed as error:
+        except Failed as error:
             raise CannotRun(
                 f"{error}. Nothing was changed; run the command again when that is put right."
             ) from error
@@ -89,6 +102,11 @@ class Command(BaseCommand):
                 self.say(f"    {each}")
             if done.beyond[10:]:
                 self.say(f"    … and {len(done.beyond) - 10:,} more")
+        if done.unlike:
+            self.say(
+                f"! {loading.one_and_more(done.unlike)} Rows and sequences are as they were;"
+                " compare the definitions before the shop uses it."
+            )
         if done.replaced:
             self.say(
                 f"What was there is now {done.replaced}. When it is not needed any more:"
