@@ -24,7 +24,8 @@ INTERVAL = 5.0
 class Progress:
     """How far a step is.
 
-    ``rate`` is units a second while at work, ``left`` seconds, None while unknown.
+    ``rate`` is units a second while at work, ``left`` seconds, None while unknown.  With
+    the unit ``B`` (bytes) ``total`` is an estimate.
     ``note`` is whatever else is to be said of it: why it slows, who it waits for.
     """
 
@@ -67,13 +68,22 @@ class Progress:
         if not self.done:
             said = [duration(self.seconds)]
         else:
-            of = f" of {self.total:,}" if self.total else ""
-            said = [f"{self.done:,}{of} {self.unit}"]
-            if self.unit == "rows" or self.rate >= 1:
+            said = [self._amounts]
+            if self.unit == "B":
+                said.append(f"{self.rate / 1e6:,.1f} MB/s")
+            elif self.unit == "rows" or self.rate >= 1:
                 said.append(f"{self.rate:,.0f}/s")
             if self.left is not None:
                 said.append(f"{duration(self.left)} left")
         return ", ".join(said) + (f" ({self.note})" if self.note else "")
+
+    @property
+    def _amounts(self) -> str:
+        if self.unit == "B":
+            of = f" of about {self.total / 1e6:,.1f}" if self.total else ""
+            return f"{self.done / 1e6:,.1f}{of} MB"
+        of = f" of {self.total:,}" if self.total else ""
+        return f"{self.done:,}{of} {self.unit}"
 
 
 def duration(seconds: float) -> str:

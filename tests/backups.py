@@ -204,9 +204,7 @@ class Said(Teller):
 
     def __init__(self) -> None:
         self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
+        super().__init__(self.said.append)
 
 
 def only(folder: Path) -> Path:

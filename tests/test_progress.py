@@ -16,6 +16,11 @@ from terrain.progress import Progress, duration, measured, report, shown
 from tests.backups import until
 
 
+def test_bytes_are_megabytes_and_their_total_is_an_estimate() -> None:
+    dumping = Progress("dumping", 30_000_000, 120_000_000, 3.0, unit="B")
+    assert str(dumping) == "dumping: 30.0 of about 120.0 MB, 10.0 MB/s, 9 s left"
+
+
 def test_rate_and_time_left() -> None:
     half = Progress("copy orders", 5_000, 20_000, 10.0)
     assert (half.rate, half.left) == (500.0, 30.0)

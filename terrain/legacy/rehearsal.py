@@ -28,6 +28,7 @@ from terrain.legacy import backup, catalog, guide, ledger, rehearsed
 from terrain.legacy.backup import restore
 from terrain.legacy.backup.manifest import Backup
 from terrain.legacy.backup.server import Connection, Server
+from terrain.legacy.backup.telling import Teller
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.rehearsed import Document
@@ -192,7 +193,7 @@ def _copy(server: Server, source: Backup, jobs: int, say: Say) -> Iterator[_Copy
     name = f"{_short(server.database)}_rehearsal_{secrets.token_hex(4)}"
     started = time.monotonic()
     try:
-        restore.restore(server, source.path, into=name, jobs=jobs, say=say)
+        restore.restore(server, source.path, into=name, jobs=jobs, teller=Teller(say))
         copy = _Copy(server, name, time.monotonic() - started)
         with server.maintenance(besides=name) as connection:
             _say_what_it_is(connection, name, "at work")

@@ -31,7 +31,6 @@ from terrain.legacy.backup.programs import Failed
 from terrain.legacy.backup.server import CannotTell, Server
 from terrain.legacy.backup.telling import Teller
 from terrain.legacy.management.arguments import add_jobs
-from terrain.legacy.management.telling import shown
 
 
 class Command(BaseCommand):
@@ -83,13 +82,9 @@ class Command(BaseCommand):
         folder: Path = (options["output"] or settings.BACKUP_DIR).resolve()
         self.options = options
         try:
-            with (
-                self.connection.wrap_database_errors,
-                usage.ours(self.connection),
-                shown(self.say, self.verbosity) as teller,
-            ):
+            with self.connection.wrap_database_errors, usage.ours(self.connection):
                 server = Server.of(self.connection)
-                made = self._backed_up(server, folder, teller)
+                made = self._backed_up(server, folder, Teller(self.say))
         except (
             CannotTell,
             tools.Missing,

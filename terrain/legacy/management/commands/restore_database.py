@@ -16,8 +16,8 @@ from terrain.legacy import backup
 from terrain.legacy.backup import encryption, loading, restore, tools
 from terrain.legacy.backup.programs import Failed
 from terrain.legacy.backup.server import CannotTell, Server
+from terrain.legacy.backup.telling import Teller
 from terrain.legacy.management.arguments import add_jobs
-from terrain.legacy.management.telling import shown
 
 
 class Command(BaseCommand):
@@ -58,10 +58,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.connection.close()  # a database in use cannot be replaced, not even by us
         try:
-            with (
-                self.connection.wrap_database_errors,
-                shown(self.say, self.verbosity) as teller,
-            ):
+            with self.connection.wrap_database_errors:
                 done = restore.restore(
                     Server.of(self.connection),
                     options["path"],
@@ -70,7 +67,7 @@ class Command(BaseCommand):
                     unproven=options["unproven"],
                     jobs=options["jobs"],
                     identity=options["identity"],
-                    teller=teller,
+                    teller=Teller(self.say),
                 )
         except (backup.Damaged, restore.Refused) as error:
             raise Refusal(str(error)) from error

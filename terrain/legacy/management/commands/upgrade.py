@@ -19,7 +19,8 @@ from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.legacy import backup, catalog, cleanup, guide, rehearsal
-from terrain.legacy.backup import proof, restore, tools
+from terrain.legacy.backup import loading, restore, tools
+from terrain.legacy.backup.programs import Failed
 from terrain.legacy.backup.server import CannotTell
 from terrain.legacy.management.arguments import add_jobs
 from terrain.locks import Busy
@@ -162,9 +163,9 @@ class Command(BaseCommand):
                 )
         except (rehearsal.CannotRehearse, CannotTell, tools.Missing) as error:
             raise CannotRun(str(error)) from error
-        except (backup.Damaged, restore.Refused, proof.Unlike) as error:
+        except (backup.Damaged, restore.Refused, loading.Unlike) as error:
             raise Refusal(f"The backup could not be restored: {error}") from error
-        except tools.Failed as error:
+        except Failed as error:
             raise CannotRun(f"The backup could not be restored: {error}.") from error
         if as_json:
             self.print_json({**done.document, "kept": done.kept})
