@@ -25,6 +25,9 @@ WHEN: Any = ("Dates", {"fields": ("created_at", "updated_at")})
 class ModelAdmin(RecordAdmin):
     """A model as its artist uploaded it."""
 
+    found_first = 40
+    belongings = (("asset", "model"), ("order_items", "model"))
+
     list_display = (
         "name",
         related("artist"),
@@ -76,6 +79,9 @@ class ModelAdmin(RecordAdmin):
 @admin.register(Asset)
 class AssetAdmin(RecordAdmin):
     """An entry of the global catalogue."""
+
+    found_first = 41
+    belongings = (("table_assets", "asset"), ("set_items", "asset"))
 
     list_display = (
         "name",
@@ -149,6 +155,8 @@ class AssetSetItemInline(RecordInline):
 @admin.register(AssetSet)
 class AssetSetAdmin(RecordAdmin):
     """A curated, ordered collection."""
+
+    belongings = (("items", "asset_set"), ("table_sets", "asset_set"))
 
     list_display = ("name", related("owner"), "is_public", "created_at")
     list_select_related = ("owner",)
@@ -246,6 +254,9 @@ class TableSetInline(RecordInline):
 @admin.register(Table)
 class TableAdmin(RecordAdmin):
     """A layout, of a user, a visitor or an artist."""
+
+    found_first = 30
+    belongings = (("table_assets", "table"), ("table_sets", "table"))
 
     list_display = (
         "name",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest
 
 from orders.models import Order, OrderItem, Payment
@@ -46,6 +47,9 @@ class OrderItemInline(RecordInline):
 class OrderAdmin(RecordAdmin):
     """An order as it was placed."""
 
+    found_first = 20
+    belongings = (("items", "order"), ("payments", "order"))
+
     list_display = (
         "order_number",
         related("user", "account"),
@@ -57,8 +61,8 @@ class OrderAdmin(RecordAdmin):
     list_select_related = ("user",)
     list_needs = ("pricing",)
     list_filter = ("status",)
-    keys = ("order_number",)
-    search_help_text = "A whole order number, e-mail address or id."
+    keys = ("order_number", "stripe_payment_id")
+    search_help_text = "A whole order number, e-mail address, Stripe payment id or id."
     raw_id_fields = ("user",)
     readonly_fields = ("links", "created_at", "updated_at")
     fieldsets: ClassVar[Any] = (
@@ -85,6 +89,8 @@ class OrderAdmin(RecordAdmin):
 
     def key_conditions(self, term: str) -> Iterable[Any]:
         yield from super().key_conditions(term)
+        if term != term.upper():
+            yield Q(order_number=term.upper())
         if "@" in term:
             yield same_address("customer_email", term)
 
@@ -111,17 +117,20 @@ class OrderAdmin(RecordAdmin):
 class OrderItemAdmin(RecordAdmin):
     """A line of an order."""
 
+    found_first = 21
+
     list_display = (
         "line",
         related("order"),
         related("model"),
+        "asset",
         related("artist"),
         "quantity",
         "total_price",
         "price_source",
     )
     list_display_links = ("line",)
-    list_select_related = ("order", "model", "artist")
+    list_select_related = ("order", "model__asset", "artist")
     list_needs = ("asset_ref", "model_name")
     search_help_text = "A whole id; by order or model: from the page of either."
     raw_id_fields = ("order", "model", "artist")
@@ -156,6 +165,11 @@ class OrderItemAdmin(RecordAdmin):
     )
     readonly_fields = ("links",)
 
+    @admin.display(description="asset")
+    def asset(self, item: OrderItem) -> str:
+        """What the model is in the catalogue."""
+        return record_link(getattr(item.model, "asset", None))
+
     @admin.display(description="line")
     def line(self, item: OrderItem) -> str:
         return str(item)[:80]
@@ -178,6 +192,8 @@ class OrderItemAdmin(RecordAdmin):
 @admin.register(Payment)
 class PaymentAdmin(RecordAdmin):
     """A payout to an artist."""
+
+    found_first = 22
 
     list_display = (
         "stripe_transfer_id",

@@ -67,6 +67,8 @@ class Order(Record):
             models.Index(fields=["status", "created_at"], name="orders_by_status_idx"),
             models.Index(fields=["created_at"], name="orders_created_at_idx"),
             models.Index(NormalAddress("customer_email"), name="orders_address_idx"),
+            # What Stripe calls a payment is what a support person has in hand.
+            models.Index(fields=["stripe_payment_id"], name="orders_stripe_id_idx"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["order_number"], name="orders_number_key"),

@@ -14,6 +14,8 @@ from terrain.pages import RecordAdmin, changelist_link
 class AnonymousSessionAdmin(RecordAdmin):
     """A visitor.  The token is not shown: who has it, has the visitor's tables."""
 
+    belongings = (("tables", "session"),)
+
     list_display = ("__str__", "table_limit", "created_at", "last_seen")
     search_help_text = "A whole id."
     hidden = ("session_token",)

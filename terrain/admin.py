@@ -22,10 +22,6 @@ from terrain.pages.forms import RecordForm
 from terrain.pages.search import same_address
 from terrain.pages.shown import many
 
-admin.site.site_header = "Terrain builder"
-admin.site.site_title = "Terrain builder"
-admin.site.index_title = "The shop"
-
 #: What refers to an account: the name there is for it here, and the column there.
 BELONGINGS = (
     ("orders", "user"),
@@ -87,6 +83,8 @@ class NewUserForm(AdminUserCreationForm):  # type: ignore[type-arg]
 class UserAdmin(RecordAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     """Accounts; passwords are changed on a page of their own and never shown."""
 
+    found_first = 10
+    belongings = BELONGINGS
     form = UserForm
     add_form = NewUserForm
     list_display = ("email", "display_name", "role", "status", "created_at")
@@ -145,6 +143,8 @@ class UserAdmin(RecordAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         yield from super().key_conditions(term)
         if "@" in term:
             yield same_address("email", term)
+        if term.startswith("acct_"):  # of artists alone, who are few
+            yield self.words_among & models.Q(stripe_account_id=term)
 
     def formfield_for_manytomany(
         self, db_field: Any, request: Any, **kwargs: Any

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin
 
 
 class TerrainConfig(AppConfig):
@@ -6,4 +7,14 @@ class TerrainConfig(AppConfig):
     verbose_name = "People"
 
     def ready(self) -> None:
-        from terrain import checks  # noqa: F401  (registers them)
+        from terrain import checks, site  # noqa: F401  (registers checks)
+        from terrain.find import page
+
+        site.add(page.PAGE)
+
+
+class SiteConfig(admin.AdminConfig):
+    """Django's admin, on the project's own site."""
+
+    default = False
+    default_site = "terrain.site.ShopSite"

@@ -101,7 +101,7 @@ INSTALLED_APPS = [
     "orders",
     # The move from the legacy schema: take this line out, and the folder, when it is history.
     "terrain.legacy",
-    "django.contrib.admin",
+    "terrain.apps.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -161,5 +161,7 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
+# Times as people at work read them: 23:05, not 11:05 p.m.
+FORMAT_MODULE_PATH = ["terrain.formats"]
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

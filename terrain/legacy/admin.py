@@ -22,6 +22,7 @@ from terrain.pages.shown import changelist_url, related
 class RunAdmin(ReadOnlyAdmin):
     """What was run."""
 
+    is_found = False
     list_display = (
         "step",
         "state",
@@ -61,6 +62,7 @@ class RunAdmin(ReadOnlyAdmin):
 class BatchAdmin(ReadOnlyAdmin):
     """A range of keys that was copied in one transaction."""
 
+    is_found = False
     list_display = ("id", related("run"), "shard", "upto", "rows", "took", "at")
     list_select_related = ("run",)
     ordering = ("-id",)
@@ -78,6 +80,8 @@ class BatchAdmin(ReadOnlyAdmin):
 class _RowsAdmin(ReadOnlyAdmin):
     """Rows that are or were in quarantine."""
 
+    # With the legacy row they are about, as "find anything" shows it.
+    is_found = False
     words = ("reason__icontains",)
     search_help_text = "A whole id of a legacy row, or part of a reason."
     list_filter: ClassVar[Any] = ("kind", "legacy_table", "reason")

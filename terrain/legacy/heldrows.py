@@ -15,17 +15,27 @@ from terrain.pages import shown
 
 def new_record(entry: QuarantinedRow) -> models.Model | None:
     """The row of the new schema that the legacy row became, if it did."""
-    lens = BY_LEGACY.get(entry.legacy_table)
+    model = new_model(entry.legacy_table)
+    if model is None:
+        return None
+    found = model._default_manager.filter(pk=entry.legacy_id)
+    lens = BY_LEGACY[entry.legacy_table]
+    if lens.constants:
+        found = found.filter(kind=lens.constants["kind"].strip("'"))
+    return found.first()
+
+
+def new_model(legacy_table: str) -> type[models.Model] | None:
+    """What a row of a legacy table becomes; None for what is no legacy table."""
+    lens = BY_LEGACY.get(legacy_table)
     if lens is None:
         return None
-    for model in apps.get_models():
-        if model._meta.db_table == lens.new:
-            found = model._default_manager.filter(pk=entry.legacy_id)
-            if lens.constants:
-                kind = lens.constants["kind"].strip("'")
-                found = found.filter(kind=kind)
-            return found.first()
-    return None
+    return next(each for each in apps.get_models() if each._meta.db_table == lens.new)
+
+
+def changed(entry: QuarantinedRow) -> list[dict[str, str]]:
+    """Those columns whose values are no longer what was found."""
+    return [column for column in columns(entry) if column["now"]]
 
 
 def columns(entry: QuarantinedRow) -> list[dict[str, str]]:

@@ -7,8 +7,8 @@ the beginning of a long value is fetched.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -21,6 +21,8 @@ from terrain.legacy.schema import Column, Lens, Part
 
 #: Characters of a value that are fetched, and elements of an array that are shown.
 LONGEST, MOST_ELEMENTS = 4000, 100
+#: What columns of a part that are computed once were made by.
+DERIVED = "computed once, with the other lines of the order: order_lines in queries.sql"
 #: Columns whose values nobody needs to see: it is enough whether they agree.
 SECRET = frozenset({"password_hash"})
 
@@ -53,6 +55,8 @@ class Line:
     ``name`` is the legacy column, or the element of an array; ``new`` gives the new
     columns, ``table.column``, with their values; ``rebuilt`` is the legacy value as the
     new schema gives it back.  ``agrees`` is None where a column was dropped or is held.
+    ``up`` gives, for each of the new columns, the expression it was made by, over the
+    legacy row ``l`` or the element ``e``.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Line:
     agrees: bool | None
     how: str
     new: tuple[tuple[str, Value], ...] = ()
+    up: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ def _of_row(
                     (f"{lens.new}.{name}", read.value(f"n.{name}"))
                     for name in column.up
                 ),
+                {f"{lens.new}.{name}": by for name, by in column.up.items()},
             )
         )
     elements: tuple[Line, ...] = ()
@@ -224,6 +230,7 @@ def _elements(
         {"key": key, "only": only, "most": MOST_ELEMENTS},
     )
     columns = [*part.up, *part.derived]
+    up = {name: part.up.get(name, DERIVED) for name in columns}
     lines = tuple(
         Line(
             f"{part.column}[{rank - 1}]",
@@ -236,6 +243,7 @@ def _elements(
                 (f"{part.table}.{name}", read.value(f"i.{name}", number))
                 for name in columns
             ),
+            {f"{part.table}.{name}": by for name, by in up.items()},
         )
         for number, rank in enumerate(read.column("rank"))
     )

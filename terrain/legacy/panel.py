@@ -59,11 +59,18 @@ def _lines(lines: tuple[Line, ...]) -> list[dict[str, Any]]:
             "agrees": line.agrees,
             "how": line.how,
             "new": [
-                (name.partition(".")[2], _block(value)) for name, value in line.new
+                (name.partition(".")[2], _block(value), _expression(line, name))
+                for name, value in line.new
             ],
         }
         for line in lines
     ]
+
+
+def _expression(line: Line, name: str) -> str:
+    """What a new column was made by; nothing where that is the legacy column of its name."""
+    by = line.up.get(name, "")
+    return "" if by == f"l.{name.partition('.')[2]}" else shown.folded(by)
 
 
 def _block(value: Value) -> str:

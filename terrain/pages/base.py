@@ -42,6 +42,10 @@ class RecordAdmin(Fields, admin.ModelAdmin):  # type: ignore[type-arg]
     keys: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[tuple[str, ...]] = ()
     words_among: ClassVar[models.Q] = models.Q()
+    #: What belongs to a record: the name there is for it there, and the column it is told by.
+    belongings: ClassVar[tuple[tuple[str, str], ...]] = ()
+    #: Whether "find anything" looks here, and where such records come among others.
+    is_found, found_first = True, 50
     #: Fields that no page shows: no filter may ask for them either, bit by bit.
     hidden: ClassVar[tuple[str, ...]] = ()
     #: Whether an action on several rows is done as a whole or not at all.

@@ -89,6 +89,17 @@ def block(text: str) -> SafeString:
     )
 
 
+def folded(expression: str) -> SafeString:
+    """An expression on one line; folded away behind its beginning if it is long."""
+    if len(expression) <= 72:
+        return format_html('<code class="by">{}</code>', expression)
+    return format_html(
+        '<details class="by"><summary><code>{}…</code></summary><code>{}</code></details>',
+        expression[:48],
+        expression,
+    )
+
+
 def url_of(obj: models.Model | None) -> str | None:
     """The change page of a record, if it has one."""
     if obj is None:
