@@ -41,6 +41,8 @@ PATIENCE = 3.0
 RUN_LOCK = 0x7E44A101
 #: Advisory lock, with the number of a table: deletions share it, a batch of a copy has it alone.
 COPY_LOCK = 0x7E44A102
+#: Advisory lock: a verification, which reads and needs no other command to stand still.
+VERIFY_LOCK = 0x7E44A104
 
 _RETRIED = (
     errors.LockNotAvailable,
@@ -254,27 +256,29 @@ class Busy(Exception):
 
 
 @contextmanager
-def exclusive(connection: BaseDatabaseWrapper) -> Iterator[None]:
+def exclusive(connection: BaseDatabaseWrapper, lock: int = RUN_LOCK) -> Iterator[None]:
     """Be the only command that changes this database; raises :class:`Busy`.
+
+    ``lock`` may be another one than the run's, of what goes on beside it.
 
     An advisory lock of the session, so it goes when the process does, however it ends.
     It may be taken again by the same connection.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [RUN_LOCK])
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock])
         (is_ours,) = cursor.fetchone()
     if not is_ours:
-        raise Busy(_who_is_running(connection))
+        raise Busy(_who_is_running(connection, lock))
     try:
         yield
     finally:
         if connection.connection is not None and not connection.connection.closed:
             with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [RUN_LOCK])
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [lock])
 
 
-def at_work(connection: BaseDatabaseWrapper) -> list[str]:
-    """Each other session that holds the lock of a run, in words; taking nothing."""
+def at_work(connection: BaseDatabaseWrapper, lock: int = RUN_LOCK) -> list[str]:
+    """Each other session that holds the lock of a run (or another), in words; taking nothing."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT a.pid, a.usename, a.application_name, a.backend_start"
@@ -282,7 +286,7 @@ def at_work(connection: BaseDatabaseWrapper) -> list[str]:
             " WHERE l.locktype = 'advisory' AND l.granted"
             "   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             "   AND l.objid = %s AND l.classid = 0 AND l.pid <> pg_backend_pid()",
-            [RUN_LOCK],
+            [lock],
         )
         found = cursor.fetchall()
     return [
@@ -296,8 +300,8 @@ def at_work(connection: BaseDatabaseWrapper) -> list[str]:
     ]
 
 
-def _who_is_running(connection: BaseDatabaseWrapper) -> str:
-    who = "; ".join(at_work(connection))
+def _who_is_running(connection: BaseDatabaseWrapper, lock: int) -> str:
+    who = "; ".join(at_work(connection, lock))
     return (
         f"Another command is at work on this database: {who or 'it has just ended'}."
         " Wait for it, or look with: python manage.py migration_status"

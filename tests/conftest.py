@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -66,6 +67,12 @@ class Database:
     def old(self, **options: Any) -> psycopg.Connection[Any]:
         """The old application, through a role that owns nothing."""
         return self.connect(OLD_ROLE, "legacy,public", **options)
+
+    @property
+    def url(self) -> str:
+        """For a process of its own."""
+        host = quote(str(self.cluster.socket_dir), safe="")
+        return f"postgresql://terrain@/{self.name}?host={host}"
 
     def close(self) -> None:
         for connection in self.opened:
@@ -242,6 +249,14 @@ def shop(clone: Callable[[str], Database], legacy_template: str) -> Database:
 def migrated(clone: Callable[[str], Database], migrated_template: str) -> Database:
     """A legacy database after ``migrate``."""
     return clone(migrated_template)
+
+
+@pytest.fixture
+def as_environment(migrated: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process starts is at work on the same database."""
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
+    monkeypatch.setenv("DATABASE_URL", migrated.url)
+    monkeypatch.setenv("SECRET_KEY", "for tests only")
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ class LegacyConfig(AppConfig):
 
     def ready(self) -> None:
         from catalogue import assets
-        from terrain import find, panels, waiting
+        from terrain import find, panels, site, waiting
         from terrain.exceptions import Refused, register_sqlstate
         from terrain.legacy import configuration  # noqa: F401  (registers its checks)
         from terrain.legacy import found, guard, panel, receivers
+        from terrain.legacy.console import views
         from terrain.postgresql.base import table_made
 
         pre_migrate.connect(guard.before_migrate, sender=self)
@@ -27,3 +28,4 @@ class LegacyConfig(AppConfig):
         register_sqlstate("TB003", Refused)
         panels.register("legacy-row", "The legacy row", panel.render)
         find.add_source(found.render)
+        site.add(views.PAGE)

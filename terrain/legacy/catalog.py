@@ -10,9 +10,11 @@ from typing import Any
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from terrain.legacy.backup import fingerprints
 from terrain.legacy.mapping import LENSES
+from terrain.legacy.remembering import is_on, lately, once
 from terrain.legacy.sql import Types
 from terrain.operations import AddConstraintOnline, AddIndexOnline
 
@@ -38,6 +40,15 @@ def rows(
     params: Mapping[str, Any] | list[Any] | None = None,
 ) -> list[tuple[Any, ...]]:
     """All rows of a query."""
+    question = (connection.alias, query, repr(params))
+    return once(question, lambda: _rows(connection, query, params))
+
+
+def _rows(
+    connection: BaseDatabaseWrapper,
+    query: str,
+    params: Mapping[str, Any] | list[Any] | None,
+) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, params)
         found: list[tuple[Any, ...]] = cursor.fetchall()
@@ -56,7 +67,17 @@ def value(
 
 def system(connection: BaseDatabaseWrapper) -> str | None:
     """Which server this is: what backups of it are told by."""
-    return fingerprints.system(partial(value, connection))
+    ask = partial(fingerprints.system, partial(value, connection))
+    where = connection.settings_dict["HOST"], connection.settings_dict["PORT"]
+    return lately(where, ask) if is_on() else ask()
+
+
+_EVERY_TABLE = (
+    "SELECT s.nspname, c.relname FROM pg_class c"
+    "  JOIN pg_namespace s ON s.oid = c.relnamespace"
+    f" WHERE c.relkind IN ('r', 'p') AND s.nspname IN ('public', '{LEGACY}', '{REBUILT}',"
+    f" '{PARKED}')"
+)
 
 
 def schema_exists(connection: BaseDatabaseWrapper, schema: str) -> bool:
@@ -66,6 +87,8 @@ def schema_exists(connection: BaseDatabaseWrapper, schema: str) -> bool:
 
 
 def table_exists(connection: BaseDatabaseWrapper, schema: str, table: str) -> bool:
+    if is_on():  # one question for all tables
+        return (schema, table) in rows(connection, _EVERY_TABLE)
     return bool(
         value(
             connection,
@@ -185,6 +208,21 @@ NEW_TABLES = (
 
 
 LEDGER_TABLES = ("legacy_run", "legacy_batch", "legacy_quarantine", "legacy_released")
+
+
+def applied(connection: BaseDatabaseWrapper) -> Mapping[tuple[str, str], Any]:
+    """The migrations that are applied, each with when."""
+    return once(
+        (connection.alias, "applied migrations"),
+        lambda: _applied(connection),
+    )
+
+
+def _applied(connection: BaseDatabaseWrapper) -> Mapping[tuple[str, str], Any]:
+    recorder = MigrationRecorder(connection)
+    if not table_exists(connection, "public", "django_migrations"):
+        return {}
+    return {(each.app, each.name): each for each in recorder.migration_qs}
 
 
 def types(connection: BaseDatabaseWrapper) -> Types:

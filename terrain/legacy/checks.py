@@ -52,6 +52,10 @@ class Verification:
     def failures(self) -> tuple[Finding, ...]:
         return tuple(each for each in self.findings if each.is_bad)
 
+    def in_brief(self) -> list[dict[str, Any]]:
+        """Each finding with a few of its rows, for the ledger to keep."""
+        return [each.in_brief() for each in self.findings]
+
     def as_json(self) -> dict[str, Any]:
         return {
             "passed": not self.failures,

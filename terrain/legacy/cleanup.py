@@ -16,7 +16,6 @@ from typing import Any
 
 from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
 from psycopg import errors
 
 from terrain import locks
@@ -83,7 +82,7 @@ def is_cleaned_up(connection: BaseDatabaseWrapper) -> bool:
 
 def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
     """When the last migration of the move was applied."""
-    applied = MigrationRecorder(connection).applied_migrations()
+    applied = catalog.applied(connection)
     last = applied.get(("legacy", "0009_settle"))
     moment: datetime.datetime | None = last.applied if last is not None else None
     return moment

@@ -15,7 +15,6 @@ from __future__ import annotations
 from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import locks
 from terrain.blockers import Mode
@@ -42,7 +41,7 @@ def is_under_way(connection: BaseDatabaseWrapper) -> bool:
     """Whether there is a shop to move, and it has not been moved wholly yet."""
     if not catalog.legacy_tables(connection):
         return False
-    return LAST not in MigrationRecorder(connection).applied_migrations()
+    return LAST not in catalog.applied(connection)
 
 
 def close(connection: BaseDatabaseWrapper, table: str) -> None:

@@ -19,6 +19,10 @@ class Severity(StrEnum):
 
 #: Offending rows kept with a finding, unless all are asked for.
 EXAMPLES = 5
+#: What whole rows are called in a finding.
+WHOLE_ROWS = ("legacy", "rebuilt")
+#: Characters of a value that the ledger keeps.
+KEPT = 200
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,28 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "severity": str(self.severity)}
+
+    def in_brief(self) -> dict[str, Any]:
+        """What is worth keeping: the sentence, and the beginning of a few rows.
+
+        Not the whole rows that were compared: an artist's has a password hash in it.
+        """
+        rows = [
+            {
+                name: _beginning(value)
+                for name, value in row.items()
+                if name not in WHOLE_ROWS
+            }
+            for row in self.rows[:EXAMPLES]
+        ]
+        return {**self.as_json(), "rows": rows}
+
+
+def _beginning(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = str(value)
+    return text if len(text) <= KEPT else f"{text[:KEPT]}…"
 
 
 def passed(name: str, sentence: str) -> Finding:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from terrain import locks
@@ -34,6 +33,9 @@ from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
 from terrain.progress import Progress
 
+#: How long a process may take to start before it must hold its lock.
+STARTING = datetime.timedelta(seconds=20)
+
 
 class State(StrEnum):
     """How far a step is."""
@@ -47,7 +49,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the guide.  ``rate`` is rows a second, ``left`` seconds, None if unknown."""
+    """A step of the guide.
+
+    ``rate`` is rows a second, ``left`` and ``seconds`` (at work until now) are seconds;
+    None if unknown.
+    """
 
     name: str
     command: str
@@ -57,6 +63,7 @@ class Step:
     total: int | None = None
     rate: float | None = None
     left: float | None = None
+    seconds: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "state": str(self.state)}
@@ -141,7 +148,7 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
             State.PAUSED,
             "half-way back; run rollback_migration to go on",
         )
-    applied = MigrationRecorder(connection).applied_migrations()
+    applied = catalog.applied(connection)
     if ("legacy", "0009_settle") in applied:
         return Step(
             "migrate", "migrate", State.DONE, "all tables have moved and been copied"
@@ -179,6 +186,7 @@ def _copy(name: str, run: Run, at_work: bool) -> Step:
             f"{run.seconds:.1f} s",
             run.rows,
             run.rows,
+            seconds=run.seconds,
         )
     done = sum(run.batches.values_list("rows", flat=True))
     seconds = sum(run.batches.values_list("seconds", flat=True))
@@ -192,6 +200,7 @@ def _copy(name: str, run: Run, at_work: bool) -> Step:
         run.total,
         progress.rate,
         progress.left,
+        seconds,
     )
 
 
@@ -220,7 +229,7 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
         "           AND NOT EXISTS (SELECT FROM public.legacy_quarantine q"
         "                            WHERE q.legacy_table = 'models' AND q.legacy_id = m.id))",
     )[0]
-    applied = MigrationRecorder(connection).applied_migrations()
+    applied = catalog.applied(connection)
     done = ("legacy", "0009_settle") in applied and not waiting
     return Step(
         "assets",
@@ -237,11 +246,23 @@ def _verify(connection: BaseDatabaseWrapper) -> Step:
     since = cleanup.migrated_at(connection)
     if run is None or since is None or run.started_at < since:
         return Step("verify", "verify_migration", State.PENDING)
+    if run.state == Run.State.RUNNING and is_verifying(connection, run):
+        return Step("verify", "verify_migration", State.RUNNING)
     if not run.detail.get("passed"):
         failed = ", ".join(run.detail.get("failures", ())) or "it did not end"
-        return Step("verify", "verify_migration", State.FAILED, failed)
+        return Step(
+            "verify", "verify_migration", State.FAILED, failed, seconds=run.seconds
+        )
     detail = f"{run.detail['checks']} checks passed {_age(run.started_at)} ago"
-    return Step("verify", "verify_migration", State.DONE, detail)
+    return Step("verify", "verify_migration", State.DONE, detail, seconds=run.seconds)
+
+
+def is_verifying(connection: BaseDatabaseWrapper, run: Run) -> bool:
+    """Whether a verification is at work, or has been started from a page a moment ago."""
+    age = datetime.datetime.now(datetime.UTC) - run.started_at
+    return age < STARTING or bool(
+        locks.at_work(connection, locks.VERIFY_LOCK)
+    )
 
 
 def _cleanup(connection: BaseDatabaseWrapper) -> Step:

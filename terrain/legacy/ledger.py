@@ -11,6 +11,7 @@ from django.db import connections
 from django.utils import timezone
 
 from terrain.legacy.models import Run
+from terrain.legacy.remembering import is_on, once
 from terrain.locks import Busy, exclusive
 
 __all__ = [
@@ -27,7 +28,14 @@ __all__ = [
 
 def last(step: str, using: str = "default") -> Run | None:
     """The newest run of a step."""
+    if is_on():  # one question for all steps
+        return once((using, "newest runs"), lambda: _newest(using)).get(step)
     return Run.objects.using(using).filter(step=step).order_by("-id").first()
+
+
+def _newest(using: str) -> dict[str, Run]:
+    newest = Run.objects.using(using).order_by("step", "-id").distinct("step")
+    return {run.step: run for run in newest}
 
 
 def begin(step: str, *, total: int | None = None, using: str = "default") -> Run:

@@ -36,6 +36,10 @@ class Run(models.Model):
         db_table = "legacy_run"
         ordering = ["-started_at", "-id"]
         indexes = [models.Index(fields=["step", "-id"], name="legacy_run_step_idx")]
+        permissions = [
+            ("verify_migration", "Can start a verification"),
+            ("steer_migration", "Can pause the migration and let it go on"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.step} ({self.state})"

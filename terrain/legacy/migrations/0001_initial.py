@@ -79,6 +79,13 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(fields=["step", "-id"], name="legacy_run_step_idx")
                 ],
+                "permissions": [
+                    ("verify_migration", "Can start a verification"),
+                    (
+                        "steer_migration",
+                        "Can pause the migration and let it go on",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(

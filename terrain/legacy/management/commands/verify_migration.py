@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import checks, ledger, report
 from terrain.legacy.findings import Severity
+from terrain.locks import VERIFY_LOCK
 
 
 class Command(BaseCommand):
@@ -60,12 +63,13 @@ class Command(BaseCommand):
             sys.exit(REFUSED)
 
     def _verify(self, every_row: bool) -> checks.Verification:
-        with ledger.recorded("verify") as run:
+        with self._alone(), ledger.recorded("verify") as run:
             result = checks.verify(self.connection, every_row=every_row)
             run.detail = {
                 "passed": not result.failures,
                 "failures": [each.name for each in result.failures],
                 "checks": len(result.findings),
+                "findings": result.in_brief(),
             }
         return result
 
@@ -95,6 +99,15 @@ class Command(BaseCommand):
             )
         if found:
             sys.exit(REFUSED)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two would write one entry of the ledger, and take twice as long."""
+        try:
+            with ledger.exclusive(self.connection, VERIFY_LOCK):
+                yield
+        except ledger.Busy as error:
+            raise CannotRun(str(error)) from error
 
     def _print(self, result: checks.Verification, html: Path | None) -> None:
         for finding in result.findings:
