@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib import admin
+from django.http import HttpRequest
+from django.template.loader import render_to_string
 
+from catalogue import drawing
 from catalogue.models import (
     Asset,
     AssetSet,
@@ -16,6 +20,7 @@ from catalogue.models import (
     TableSet,
 )
 from terrain.pages import RecordAdmin, RecordInline, changelist_link, record_link
+from terrain.pages.pictures import thumbnail
 from terrain.pages.shown import many, related
 
 WHEN: Any = ("Dates", {"fields": ("created_at", "updated_at")})
@@ -41,13 +46,14 @@ class ModelAdmin(RecordAdmin):
     words = ("name__icontains",)
     search_help_text = "Part of a name, or a whole id."
     raw_id_fields = ("artist",)
-    readonly_fields = ("links", "created_at", "updated_at")
+    readonly_fields = ("picture", "links", "created_at", "updated_at")
     fieldsets: ClassVar[Any] = (
         (
             None,
             {
                 "fields": (
                     "name",
+                    "picture",
                     "artist",
                     "status",
                     "base_price",
@@ -62,6 +68,12 @@ class ModelAdmin(RecordAdmin):
         ("Counters", {"fields": ("view_count", "purchase_count")}),
         WHEN,
     )
+
+    @admin.display(description="Picture")
+    def picture(self, model: Model) -> str:
+        paths = model.file_paths
+        path = paths.get("thumbnail") if isinstance(paths, dict) else None
+        return thumbnail(path, model.name)
 
     @admin.display(description="See also")
     def links(self, model: Model) -> str:
@@ -85,6 +97,7 @@ class AssetAdmin(RecordAdmin):
 
     list_display = (
         "name",
+        "picture",
         related("artist"),
         "category",
         "status",
@@ -98,13 +111,22 @@ class AssetAdmin(RecordAdmin):
     words = ("name__icontains",)
     search_help_text = "Part of a name, or a whole id (the model's is the same)."
     raw_id_fields = ("artist", "model")
-    readonly_fields = ("links", "add_count", "use_count", "created_at", "updated_at")
+    list_needs = ("thumbnail_path",)
+    readonly_fields = (
+        "picture",
+        "links",
+        "add_count",
+        "use_count",
+        "created_at",
+        "updated_at",
+    )
     fieldsets: ClassVar[Any] = (
         (
             None,
             {
                 "fields": (
                     "name",
+                    "picture",
                     "artist",
                     "model",
                     "status",
@@ -124,6 +146,15 @@ class AssetAdmin(RecordAdmin):
         ("Counters", {"fields": ("view_count", "add_count", "use_count")}),
         ("Dates", {"fields": ("published_at", "created_at", "updated_at")}),
     )
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Pictures where there are any to be had."""
+        shown = super().get_list_display(request)
+        return [each for each in shown if each != "picture" or settings.FILES_URL]
+
+    @admin.display(description="Picture")
+    def picture(self, asset: Asset) -> str:
+        return thumbnail(asset.thumbnail_path, asset.name)
 
     @admin.display(description="See also")
     def links(self, asset: Asset) -> str:
@@ -273,12 +304,13 @@ class TableAdmin(RecordAdmin):
     keys = ("share_code",)
     search_help_text = "A whole id or share code. By owner: from the owner's page."
     raw_id_fields = ("user", "session")
-    readonly_fields = ("holds", "created_at", "updated_at")
+    readonly_fields = ("picture", "drawing", "holds", "created_at", "updated_at")
     fieldsets: ClassVar[Any] = (
         (
             None,
             {"fields": ("name", "kind", "user", "session", "status", "description")},
         ),
+        ("From above", {"fields": ("drawing",), "classes": ("drawn",)}),
         ("Size", {"fields": ("width", "depth", "plan", "max_assets", "holds")}),
         (
             "Shown",
@@ -287,6 +319,7 @@ class TableAdmin(RecordAdmin):
                     "is_public",
                     "is_featured",
                     "share_code",
+                    "picture",
                     "thumbnail_url",
                     "contact_email",
                 )
@@ -297,6 +330,24 @@ class TableAdmin(RecordAdmin):
         WHEN,
     )
     inlines = (TableAssetInline, TableSetInline)
+
+    @admin.display(description="Layout")
+    def drawing(self, table: Table) -> str:
+        """What stands where, to scale, with the measures that the catalogue knows."""
+        known = {
+            key: drawing.Known(name, *drawing.measures(dimensions))
+            for key, name, dimensions in Asset.objects.filter(
+                pk__in=drawing.assets_of(table.layout)
+            ).values_list("pk", "name", "dimensions_mm")
+        }
+        made = drawing.drawn(
+            table.width, table.depth, table.config, table.layout, known
+        )
+        return render_to_string("catalogue/drawing.html", {"drawing": made})
+
+    @admin.display(description="Picture")
+    def picture(self, table: Table) -> str:
+        return thumbnail(table.thumbnail_url, table.name)
 
     @admin.display(description="Holds")
     def holds(self, table: Table) -> str:

@@ -7,40 +7,14 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import Q
-from django.http import HttpRequest
+from django.template.loader import render_to_string
 
+from orders import sheet
 from orders.models import Order, OrderItem, Payment
 from terrain import exactjson
-from terrain.pages import RecordAdmin, RecordInline, changelist_link, record_link
+from terrain.pages import RecordAdmin, changelist_link, record_link
 from terrain.pages.search import same_address
 from terrain.pages.shown import many, related
-
-
-class OrderItemInline(RecordInline):
-    """The lines, to be read; each is changed on its own page, where its lineage is."""
-
-    model = OrderItem
-    # Named in columns of their own.
-    raw_id_fields = ("model", "artist")
-    readonly_fields: ClassVar[Any] = (related("model"), related("artist"))
-    fields: ClassVar[Any] = (
-        "position",
-        *readonly_fields,
-        "quantity",
-        "unit_price",
-        "total_price",
-        "price_source",
-    )
-    verbose_name_plural = "items"
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(Order)
@@ -64,8 +38,9 @@ class OrderAdmin(RecordAdmin):
     keys = ("order_number", "stripe_payment_id")
     search_help_text = "A whole order number, e-mail address, Stripe payment id or id."
     raw_id_fields = ("user",)
-    readonly_fields = ("links", "created_at", "updated_at")
+    readonly_fields = ("sheet", "links", "created_at", "updated_at")
     fieldsets: ClassVar[Any] = (
+        ("The order", {"fields": ("sheet",), "classes": ("drawn",)}),
         (None, {"fields": ("order_number", "status", "tracking_number", "links")}),
         (
             "Customer",
@@ -85,7 +60,6 @@ class OrderAdmin(RecordAdmin):
         ("Otherwise", {"fields": ("print_farm_order_id", "notes")}),
         ("Dates", {"fields": ("created_at", "updated_at")}),
     )
-    inlines = (OrderItemInline,)
 
     def key_conditions(self, term: str) -> Iterable[Any]:
         yield from super().key_conditions(term)
@@ -93,6 +67,11 @@ class OrderAdmin(RecordAdmin):
             yield Q(order_number=term.upper())
         if "@" in term:
             yield same_address("customer_email", term)
+
+    @admin.display(description="Sheet")
+    def sheet(self, order: Order) -> str:
+        """The order as it would be printed; each line is changed on its own page."""
+        return render_to_string("orders/sheet.html", {"sheet": sheet.of(order)})
 
     @admin.display(description="total")
     def total(self, order: Order) -> str:

@@ -86,6 +86,10 @@ HTTPS = env.bool("HTTPS", default=False)
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = 365 * 86400 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+# Where browsers get the shop's files; pictures are shown from there and from nowhere else.
+FILES_URL = env.str("FILES_URL", default="")
+if FILES_URL and not FILES_URL.endswith("/"):
+    FILES_URL += "/"
 BACKUP_DIR = Path(env.str("BACKUP_DIR", default="") or BASE_DIR / "backups")
 
 # Another server to prove backups on: a URL, or "embedded".

@@ -260,9 +260,7 @@ def _verify(connection: BaseDatabaseWrapper) -> Step:
 def is_verifying(connection: BaseDatabaseWrapper, run: Run) -> bool:
     """Whether a verification is at work, or has been started from a page a moment ago."""
     age = datetime.datetime.now(datetime.UTC) - run.started_at
-    return age < STARTING or bool(
-        locks.at_work(connection, locks.VERIFY_LOCK)
-    )
+    return age < STARTING or bool(locks.at_work(connection, locks.VERIFY_LOCK))
 
 
 def _cleanup(connection: BaseDatabaseWrapper) -> Step:
