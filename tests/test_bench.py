@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import chart, copying, judging, live, remembered, shop
+from bench import backups, chart, copying, judging, live, remembered, shop
 from bench.told import Told
 from terrain.embedded import Cluster
 
@@ -18,6 +18,14 @@ SCALE = 0.0001
 @pytest.fixture(autouse=True)
 def on_the_test_server(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
     monkeypatch.setattr(shop, "CLUSTER", cluster)
+
+
+def test_backups(capsys: pytest.CaptureFixture[str]) -> None:
+    results = backups.measure(SCALE, 2)
+    backups.show(results)
+    assert results["taken_times_bare"] > 0 and results["proven_times_bare"] > 0
+    assert [len(each) for each in results["each"].values()] == [2] * 6
+    assert "Backing up at scale 0.0001, median of 2" in capsys.readouterr().out
 
 
 def test_all_ways_of_copying_make_the_same_rows(
