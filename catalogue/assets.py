@@ -20,6 +20,7 @@ from psycopg.errors import ForeignKeyViolation
 
 from terrain import locks
 from terrain.pace import Pace
+from terrain.pace.governor import Ungoverned, governed
 from terrain.progress import measured
 from terrain.sqlfiles import render, statements
 
@@ -59,6 +60,8 @@ REASONS = {
     ),
 }
 
+#: What the copy is called where its pace is told.
+STEP = "copy_models_to_assets"
 #: How often a batch is begun, if each time something it refers to is deleted meanwhile.
 ATTEMPTS = 20
 
@@ -115,18 +118,21 @@ def copy(connection: BaseDatabaseWrapper, *, dry_run: bool = False) -> Copied:
                 " Run: python manage.py migrate"
             )
     if dry_run:
-        return _copy(connection, "forecast_models", "forecast_libraries")
+        return _copy(connection, "forecast_models", "forecast_libraries", Ungoverned())
     with locks.exclusive(connection):
         before_copy.send(copy, connection=connection)
-        copied = _copy(connection, "copy_models", "fill_libraries")
-        _count_uses(connection)
+        with governed(connection, STEP) as governor:
+            copied = _copy(connection, "copy_models", "fill_libraries", governor)
+            _count_uses(connection, governor)
         after_copy.send(copy, connection=connection, held=held_models(connection))
     return copied
 
 
-def _copy(connection: BaseDatabaseWrapper, models: str, libraries: str) -> Copied:
-    added, refreshed = _in_batches(connection, "models", models)
-    placed, replaced, removed = _in_batches(connection, "tables", libraries)
+def _copy(
+    connection: BaseDatabaseWrapper, models: str, libraries: str, governor: Ungoverned
+) -> Copied:
+    added, refreshed = _in_batches(connection, "models", models, governor)
+    placed, replaced, removed = _in_batches(connection, "tables", libraries, governor)
     with connection.cursor() as cursor:
         _pin(cursor)
         cursor.execute(_sql("edited_assets"))
@@ -136,10 +142,10 @@ def _copy(connection: BaseDatabaseWrapper, models: str, libraries: str) -> Copie
     return Copied(added, refreshed, edited, held, placed, replaced, removed)
 
 
-def _count_uses(connection: BaseDatabaseWrapper) -> None:
+def _count_uses(connection: BaseDatabaseWrapper, governor: Ungoverned) -> None:
     """``add_count`` and ``use_count`` of every asset, from the libraries."""
-    for bounds in _ranges(connection, "assets"):
-        _batch(connection, "assets", "count_uses", bounds)
+    for bounds in _ranges(connection, "assets", governor):
+        _batch(connection, "assets", "count_uses", bounds, governor)
 
 
 def held_models(connection: BaseDatabaseWrapper) -> Iterator[Held]:
@@ -154,14 +160,14 @@ def held_models(connection: BaseDatabaseWrapper) -> Iterator[Held]:
 
 
 def _in_batches(
-    connection: BaseDatabaseWrapper, table: str, statement: str
+    connection: BaseDatabaseWrapper, table: str, statement: str, governor: Ungoverned
 ) -> list[int]:
     """Run a statement over all keys of a table; returns the sums of what it returns."""
     totals: list[int] = []
     step = "models to assets" if table == "models" else "libraries of tables"
     with measured(step, _planned(connection, table)) as advance:
-        for bounds in _ranges(connection, table):
-            counts = _batch(connection, table, statement, bounds)
+        for bounds in _ranges(connection, table, governor):
+            counts = _batch(connection, table, statement, bounds, governor)
             totals = [a + b for a, b in zip(totals or [0] * len(counts), counts)]
             advance(bounds["rows"])
     width = 3 if table == "tables" else 2
@@ -180,11 +186,13 @@ def _planned(connection: BaseDatabaseWrapper, table: str) -> int | None:
         return found
 
 
-def _ranges(connection: BaseDatabaseWrapper, table: str) -> Iterator[dict[str, Any]]:
+def _ranges(
+    connection: BaseDatabaseWrapper, table: str, governor: Ungoverned
+) -> Iterator[dict[str, Any]]:
     """Ranges of keys, each as long as the one before it allows."""
     pace = Pace.beside_others(connection)
     after = None
-    while True:
+    while governor.turn(connection, pace):
         with connection.cursor() as cursor:
             cursor.execute(
                 _sql(f"range_of_{table}"), {"after": after, "limit": pace.rows}
@@ -199,7 +207,11 @@ def _ranges(connection: BaseDatabaseWrapper, table: str) -> Iterator[dict[str, A
 
 
 def _batch(
-    connection: BaseDatabaseWrapper, table: str, statement: str, bounds: dict[str, Any]
+    connection: BaseDatabaseWrapper,
+    table: str,
+    statement: str,
+    bounds: dict[str, Any],
+    governor: Ungoverned,
 ) -> tuple[int, ...]:
     """A statement in a transaction of its own; returns its row, if it has one.
 
@@ -214,7 +226,9 @@ def _batch(
             cursor.execute("SELECT set_config('work_mem', '64MB', true)")
             _pin(cursor)
             cursor.execute(_sql(statement), bounds)
-            return cursor.fetchone() or () if cursor.description else ()
+            found = cursor.fetchone() or () if cursor.description else ()
+        governor.committing()
+        return found
 
     left = ATTEMPTS
     while True:

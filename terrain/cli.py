@@ -115,8 +115,9 @@ def run(argv: list[str]) -> int:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return stop.code
-    except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "Stopped. Run the same command again to go on."
+        print(f"\n{said}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         return COULD_NOT_RUN

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from terrain import progress
+from terrain.pace import control
 
 #: Exit codes: the answer is no, and: there was no answer.
 REFUSED, COULD_NOT_RUN = 1, 2
@@ -36,6 +37,12 @@ class CannotRun(CommandError):
         super().__init__(sentence, returncode=COULD_NOT_RUN)
 
 
+def tell_orders(connection: Any) -> None:
+    """Say what orders are in force for long runs: somebody may have forgotten them."""
+    for sentence in control.in_force(connection).sentences():
+        progress.say(sentence)
+
+
 class Command(BaseCommand):
     """A command that prints tables to people and JSON to programs.
 
@@ -43,6 +50,8 @@ class Command(BaseCommand):
     """
 
     requires_system_checks: list[str] = []
+    #: Whether it has batches, and so waits while the move is paused.
+    is_paced = False
     stealth_options = ("connection",)
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -60,6 +69,8 @@ class Command(BaseCommand):
         if not self.is_coloured(**options):
             options["no_color"], options["force_color"] = True, False
         with progress.shown(self.verbosity):
+            if self.is_paced:
+                tell_orders(self.connection)
             return super().execute(*args, **options)
 
     def is_coloured(self, **options: Any) -> bool:

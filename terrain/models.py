@@ -16,7 +16,10 @@ from django.utils import timezone
 
 from terrain.addresses import WHITE_SPACE, NormalAddress, normal
 from terrain.fields import PasswordHashField, TimestampField
+from terrain.pace.models import PaceOrder, PaceState
 from terrain.tracking import TracksChanges
+
+__all__ = ["PaceOrder", "PaceState", "Record", "User", "UserManager"]
 
 
 class Record(TracksChanges):

@@ -17,6 +17,7 @@ from django.db.migrations.state import ProjectState
 from terrain import locks, online
 from terrain.blockers import Mode
 from terrain.constraints import ForeignKeyConstraint
+from terrain.pace.governor import between_steps
 
 
 class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
@@ -36,6 +37,7 @@ class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
         model = to_state.apps.get_model(app_label, self.model_name)
+        between_steps(schema_editor.connection, "migrate", online.qualified(model))
 
         def create(concurrently: bool) -> None:
             schema_editor.add_index(  # type: ignore[call-arg]
@@ -74,6 +76,7 @@ class AddConstraintOnline(NotInTransactionMixin, migrations.AddConstraint):
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
         model = to_state.apps.get_model(app_label, self.model_name)
+        between_steps(schema_editor.connection, "migrate", online.qualified(model))
         if isinstance(self.constraint, ForeignKeyConstraint):
             online.add_foreign_key(schema_editor, model, self.constraint)
         elif isinstance(self.constraint, models.UniqueConstraint):

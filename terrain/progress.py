@@ -106,10 +106,29 @@ Report = Callable[[Progress], None]
 _displays: list[Display] = []
 
 
+#: What is to be said of whatever is reported, see :func:`remark`.
+_remark = ""
+
+
 def report(progress: Progress) -> None:
     """Leave word of how far a step is, for whoever looks."""
     if _displays:
+        if _remark and not progress.note:
+            progress = replace(progress, note=_remark)
         _displays[-1].now(progress)
+
+
+def remark(text: str) -> None:
+    """Add a note to all that is reported from now on: why it slows; empty for none."""
+    global _remark
+    _remark = text
+
+
+def say(sentence: str) -> None:
+    """Show a sentence on a line of its own, beside the progress."""
+    if _displays:
+        make_way()
+        _displays[-1].say(sentence)
 
 
 def make_way() -> None:
@@ -156,7 +175,7 @@ def shown(
     if verbosity == 0 or _displays and type(_displays[-1]) is Display:
         display = Display()  # who is run by somebody quiet is quiet
     elif stream.isatty():
-        display = Terminal(stream)
+        display = Terminal(stream, within_line)
     else:
         display = Lines(stream, within_line)
     _displays.append(display)
@@ -175,6 +194,9 @@ class Display:
 
     def clear(self) -> None:
         """Show nothing until the next word of progress."""
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence; called by any thread."""
 
 
 class Lines(Display):
@@ -203,6 +225,11 @@ class Lines(Display):
             self.latest = None
             self.over.set()
 
+    def say(self, sentence: str) -> None:
+        with self.lock:
+            self.stream.write(self.form.format(sentence))
+            self.stream.flush()
+
     def _tick(self, over: threading.Event) -> None:
         while not over.wait(INTERVAL):
             with self.lock:
@@ -215,8 +242,9 @@ class Lines(Display):
 class Terminal(Display):
     """A line that is redrawn: step, bar, count, rate, time left."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, within_line: bool = False) -> None:
         self.stream = stream
+        self.form = "\n    {}" if within_line else "  {}\n"
         self.bar: Any = None
         self.lock = threading.Lock()
 
@@ -242,6 +270,11 @@ class Terminal(Display):
             if self.bar is not None:
                 self.bar.stop()
                 self.bar = None
+
+    def say(self, sentence: str) -> None:
+        with self.lock:
+            self.stream.write(self.form.format(sentence))
+            self.stream.flush()
 
     def _made(self) -> Any:
         # Not needed by what is run in a pipe, and it takes a while to load.

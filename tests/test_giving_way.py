@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from catalogue import assets
 from terrain import locks
 from terrain.exceptions import TryAgain
-from terrain.legacy import copying, settling, sql
+from terrain.legacy import reconciling, settling, sql
 from terrain.legacy.mapping import LENSES
 from terrain.models import User
 from tests.both import Both, Connection, assert_in_step
@@ -302,10 +302,12 @@ def test_rows_are_carried_over_in_short_transactions(
         sizes.append(len(keys))
         clock[0] += 0.02 * len(keys)
 
-    monkeypatch.setattr(copying, "carry_over", slowly)
-    monkeypatch.setattr(copying, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(reconciling, "carry_over", slowly)
+    monkeypatch.setattr(
+        reconciling, "time", SimpleNamespace(monotonic=lambda: clock[0])
+    )
     keys = [key(f"#k{number}") for number in range(50)]
-    assert copying.carry_over_all(connection, LENSES[0], keys) == 50
+    assert reconciling.carry_over_all(connection, LENSES[0], keys) == 50
     assert sizes[0] == 20 and max(sizes[1:]) <= 5 and sum(sizes) == 50
 
 
@@ -350,7 +352,7 @@ def test_carrying_over_does_not_overwrite_what_is_just_being_written(
 
 def carry_over_in_thread(name: str) -> Any:
     try:
-        return copying.carry_over_all(connection, LENSES[0], [key(name)])
+        return reconciling.carry_over_all(connection, LENSES[0], [key(name)])
     finally:
         connection.close()
 

@@ -65,6 +65,16 @@ def value(
     return found[0][0] if found else None
 
 
+def planned(connection: BaseDatabaseWrapper, table: str) -> int:
+    """Rows of a moved table by the planner's count; -1 if it was never analysed."""
+    found: int = value(
+        connection,
+        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+        [f"legacy.{table}"],
+    )
+    return found
+
+
 def system(connection: BaseDatabaseWrapper) -> str | None:
     """Which server this is: what backups of it are told by."""
     ask = partial(fingerprints.system, partial(value, connection))
@@ -207,7 +217,14 @@ NEW_TABLES = (
 )
 
 
-LEDGER_TABLES = ("legacy_run", "legacy_batch", "legacy_quarantine", "legacy_released")
+LEDGER_TABLES = (
+    "legacy_run",
+    "legacy_batch",
+    "legacy_quarantine",
+    "legacy_released",
+    "terrain_pace_order",
+    "terrain_pace_state",
+)
 
 
 def applied(connection: BaseDatabaseWrapper) -> Mapping[tuple[str, str], Any]:

@@ -18,8 +18,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import progress
 from terrain.legacy import (
+    batches,
     catalog,
-    copying,
     engine,
     public_schema,
     settling,
@@ -146,7 +146,7 @@ def in_step(
     name = f"in_step_{lens.legacy}"
     checksums, differences = sql.checksums(lens), sql.differences(lens)
     compared, offending = 0, []
-    total = max(0, copying.planned(connection, lens.legacy)) or None
+    total = max(0, catalog.planned(connection, lens.legacy)) or None
     with progress.measured(f"compare {lens.legacy}", total) as advance:
         for after, upto in _ranges(connection, lens):
             bounds = {"after": after, "upto": upto}
@@ -179,7 +179,7 @@ def in_step(
 def _ranges(connection: BaseDatabaseWrapper, lens: Lens) -> Iterator[tuple[Any, Any]]:
     """The ranges of all keys, those beyond the last legacy row included."""
     after = None
-    for after_, upto, _rows in copying.ranges(
+    for after_, upto, _rows in batches.ranges(
         connection, sql.ident("legacy", lens.legacy), COMPARED
     ):
         yield after_, upto

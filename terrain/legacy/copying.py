@@ -7,15 +7,12 @@ connections, each with its own part of the keys.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,11 +21,32 @@ from psycopg import errors
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
 from terrain.legacy import catalog, ledger, sql
+from terrain.legacy.batches import echo, ranges
+from terrain.legacy.customers import copy_customers
 from terrain.legacy.mapping import BY_LEGACY
 from terrain.legacy.models import Batch, Run
+from terrain.legacy.reconciling import (
+    carry_over,
+    carry_over_all,
+    carry_over_missing,
+    reconcile,
+)
 from terrain.legacy.schema import Lens
 from terrain.pace import Pace
+from terrain.pace.governor import Governor, governed
 from terrain.progress import Progress
+
+__all__ = [
+    "carry_over",
+    "carry_over_all",
+    "carry_over_missing",
+    "copy",
+    "copy_customers",
+    "echo",
+    "ranges",
+    "reconcile",
+    "step_name",
+]
 
 #: Tables below this many rows (by the planner's count) are copied by one connection.
 WORTH_SHARING = 20_000
@@ -42,21 +60,22 @@ class Work:
     lens: Lens
     batch: str
     batch_with_row_locks: str
+    governor: Governor
     done: int = 0
     started: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def seconds(self) -> float:
+        """Time at work: what is paused is not."""
+        elapsed = time.monotonic() - self.started
+        return self.run.seconds + elapsed - self.governor.stopped_seconds
 
     def advanced(self, rows: int) -> None:
         with self.lock:
             self.done += rows
             progress.report(
-                Progress(
-                    self.run.step,
-                    self.done,
-                    self.run.total,
-                    self.run.seconds + time.monotonic() - self.started,
-                )
+                Progress(self.run.step, self.done, self.run.total, self.seconds)
             )
 
 
@@ -69,15 +88,20 @@ def copy(connection: BaseDatabaseWrapper, table: str) -> Run | None:
     """Copy a legacy table, or go on doing so.  None if there is nothing to copy from."""
     if not catalog.is_moved(connection):
         return None
+    with governed(connection, step_name(table)) as governor:
+        return _copy(connection, table, governor)
+
+
+def _copy(connection: BaseDatabaseWrapper, table: str, governor: Governor) -> Run:
     lens = BY_LEGACY[table]
     step = step_name(table)
-    run = ledger.last(step, connection.alias)
-    if run is None or run.state == Run.State.DONE:
-        if planned(connection, table) <= 0 or not _histogram(connection, table):
+    found = ledger.last(step, connection.alias)
+    if found is None or found.state == Run.State.DONE:
+        if catalog.planned(connection, table) <= 0 or not _histogram(connection, table):
             # Of a table never analysed, or not since it was emptied, the planner knows nothing.
             _analyze(connection, "legacy", table, [lens.key])
-        reconcile(connection, lens)
-    total = max(planned(connection, table), 0)
+        reconcile(connection, lens, governor)
+    total = max(catalog.planned(connection, table), 0)
     run = ledger.begin(step, total=total, using=connection.alias)
     types = catalog.types(connection)
     work = Work(
@@ -85,13 +109,14 @@ def copy(connection: BaseDatabaseWrapper, table: str) -> Run | None:
         lens,
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT),
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT, row_lock=True),
+        governor,
     )
     work.done = sum(run.batches.values_list("rows", flat=True))
     try:
         _copy_in_shards(connection, work, _shards(connection, run, table, total))
     finally:
         progress.make_way()
-        run.seconds += time.monotonic() - work.started
+        run.seconds = work.seconds
         run.rows = work.done
         run.save()
     for made in [lens.new, *([lens.part.table] if lens.part else [])]:
@@ -113,16 +138,6 @@ def _analyze(
             f"ANALYZE (SKIP_LOCKED) {sql.ident(schema, table)}"
             f" ({sql.joined(map(sql.ident, columns))})"
         )
-
-
-def planned(connection: BaseDatabaseWrapper, table: str) -> int:
-    """Rows of a moved table by the planner's count; -1 if it was never analysed."""
-    found: int = catalog.value(
-        connection,
-        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-        [f"legacy.{table}"],
-    )
-    return found
 
 
 def _histogram(connection: BaseDatabaseWrapper, table: str) -> list[uuid.UUID] | None:
@@ -178,7 +193,7 @@ def _copy_in_shards(
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             # Whatever ended the wait, Ctrl-C included: the others finish their batch.
-            work.stop.set()
+            work.governor.stop.set()
         for future in futures:
             future.result()
 
@@ -189,21 +204,6 @@ def _in_thread(alias: str, work: Work, shard: Shard) -> None:
         _copy_shard(connection, work, shard)
     finally:
         connection.close()
-
-
-@contextmanager
-def echo(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
-    """Within a transaction: what is written to a new table comes from the legacy one."""
-    with connection.cursor() as cursor:
-        # A batch is read twice from memory; 4 MB, the default, would send it to disk.
-        # And compiling one would take longer than running it.
-        cursor.execute(
-            "SELECT set_config('terrain.echo', %s, true),"
-            " set_config('terrain.sync', 'on', true),"
-            " set_config('work_mem', '64MB', true), set_config('jit', 'off', true)",
-            [f"{table}:*@0"],
-        )
-        yield
 
 
 def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> None:
@@ -217,7 +217,7 @@ def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> No
     after = last.upto if last is not None else shard.after
     pace = Pace.beside_others(connection)
     next_range = sql.next_range(sql.ident("legacy", work.lens.legacy))
-    while not work.stop.is_set():
+    while work.governor.turn(connection, pace):
         with connection.cursor() as cursor:
             cursor.execute(
                 next_range, {"after": after, "end": shard.end, "limit": pace.rows}
@@ -229,16 +229,22 @@ def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> No
         try:
             _copy_range(connection, work, shard, after, upto)
         except DatabaseError as error:
-            if rows == 1 and _is_data_error(error):
-                _hold_row(connection, work, shard, after, upto)
-            elif locks.is_retried(error) or _is_data_error(error) or _timed_out(error):
-                pace.halve()
-                continue
-            else:
+            if not _is_smaller_worth_a_try(error):
                 raise
+            if rows > 1:
+                pace.halve()
+                work.governor.stop.wait(random.uniform(0, 0.1))
+                continue
+            _copy_row(connection, work, shard, after, upto, error)
         pace.took(rows, time.monotonic() - started)
         work.advanced(rows)
         after = upto
+
+
+def _is_smaller_worth_a_try(error: DatabaseError) -> bool:
+    """Whether with fewer rows the batch may do: a row is at fault, or a time-out."""
+    timed_out = isinstance(error.__cause__, errors.QueryCanceled)
+    return timed_out or locks.is_retried(error) or _is_data_error(error)
 
 
 def _is_data_error(error: DatabaseError) -> bool:
@@ -246,8 +252,33 @@ def _is_data_error(error: DatabaseError) -> bool:
     return isinstance(error.__cause__, errors.DataError | errors.IntegrityError)
 
 
-def _timed_out(error: DatabaseError) -> bool:
-    return isinstance(error.__cause__, errors.QueryCanceled)
+def _copy_row(
+    connection: BaseDatabaseWrapper,
+    work: Work,
+    shard: Shard,
+    after: uuid.UUID | None,
+    key: uuid.UUID,
+    error: DatabaseError,
+) -> None:
+    """A batch of one row that has failed: it takes the time it needs, or it is held."""
+
+    def copy() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', '0', true)")
+        _copy_range(connection, work, shard, after, key)
+
+    if not _is_data_error(error):
+        try:
+            return locks.run_briefly(
+                connection,
+                copy,
+                what=f"Copying {work.lens.legacy} {key}",
+                tables=(f"legacy.{work.lens.legacy}", f"public.{work.lens.new}"),
+            )
+        except DatabaseError as again:
+            if not _is_data_error(again):
+                raise
+    _hold_row(connection, work, shard, after, key)
 
 
 def _hold_row(
@@ -264,28 +295,6 @@ def _hold_row(
         _store_cursor(connection, work, shard, after, key, 1, 0.0)
 
     locks.run_briefly(connection, hold, what=f"Holding {work.lens.legacy} {key}")
-
-
-def carry_over(
-    connection: BaseDatabaseWrapper, lens: Lens, keys: list[uuid.UUID]
-) -> None:
-    """Make the new rows agree with the legacy rows of these keys, as the triggers would.
-
-    In the caller's transaction, which has the legacy rows from then on, as a trigger would:
-    what the old application writes between the look at a row and the carrying over would
-    be overwritten by what was there before.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT FROM {sql.ident('legacy', lens.legacy)} l WHERE l.id = ANY (%s::uuid[])"
-            " ORDER BY l.id FOR NO KEY UPDATE",
-            [keys],
-        )
-        cursor.execute(
-            f"SELECT {sql.ident('rebuilt', f'{lens.legacy}_to_new')}(k.id)"
-            " FROM unnest(%s::uuid[]) AS k (id)",
-            [keys],
-        )
 
 
 def _copy_range(
@@ -315,6 +324,7 @@ def _copy_range(
         _store_cursor(
             connection, work, shard, after, upto, seen, time.monotonic() - started
         )
+        work.governor.committing()
 
 
 def _store_cursor(
@@ -334,177 +344,3 @@ def _store_cursor(
         rows=rows,
         seconds=seconds,
     ).save(using=connection.alias)
-
-
-# --- after a rollback ----------------------------------------------------------------------
-
-#: Keys carried over in the first transaction; of the others its time decides.
-FIRST_CHUNK = 20
-#: Rows compared by one query.
-COMPARED = 5_000
-
-
-def reconcile(connection: BaseDatabaseWrapper, lens: Lens) -> int:
-    """Bring rows that were parked up to date with what the old application did since.
-
-    New rows that it deleted go (or become customers), those it changed are carried over;
-    what it added is left to the copy.  Returns how many there were.
-    """
-    if not catalog.value(
-        connection, f"SELECT true FROM {sql.ident('public', lens.new)} LIMIT 1"
-    ):
-        return 0
-    changed = 0
-    for query in (sql.stale(lens), sql.not_own(lens)):
-        changed += carry_over_all(connection, lens, _keys(connection, query))
-    for after, upto, _rows in ranges(
-        connection, sql.ident("legacy", lens.legacy), COMPARED
-    ):
-        differing = _keys(
-            connection, sql.differing(lens), {"after": after, "upto": upto}
-        )
-        changed += carry_over_all(connection, lens, differing)
-    return changed
-
-
-def _keys(
-    connection: BaseDatabaseWrapper, query: str, params: Any = None
-) -> list[uuid.UUID]:
-    return [key for (key,) in catalog.rows(connection, query, params)]
-
-
-def carry_over_all(
-    connection: BaseDatabaseWrapper,
-    lens: Lens,
-    keys: list[uuid.UUID],
-    patience: float | None = None,
-) -> int:
-    """Carry over rows, some at a time; each time the old application goes first.
-
-    ``patience`` is the limit of :func:`terrain.locks.run_briefly`.
-    """
-    pace = Pace.beside_others(connection)
-    pace.rows = FIRST_CHUNK
-    start = 0
-    with progress.measured(f"carry over {lens.legacy}", len(keys)) as advance:
-        while start < len(keys):
-            some = keys[start : start + pace.rows]
-            started = time.monotonic()
-            locks.run_briefly(
-                connection,
-                partial(carry_over, connection, lens, some),
-                what=f"Carrying over {len(some)} rows of {lens.legacy}",
-                tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
-            )
-            pace.took(len(some), time.monotonic() - started)
-            advance(len(some))
-            start += len(some)
-    return len(keys)
-
-
-def carry_over_missing(connection: BaseDatabaseWrapper, lens: Lens) -> int:
-    """Carry over legacy rows that have no new row and are not held; returns how many."""
-    missing = _keys(
-        connection,
-        f"SELECT l.id FROM legacy.{lens.legacy} l"
-        f" WHERE NOT EXISTS (SELECT FROM public.{lens.new} n WHERE n.id = l.id AND {lens.own})"
-        "   AND NOT EXISTS (SELECT FROM public.legacy_quarantine q WHERE q.kind = 'held'"
-        "                    AND q.legacy_table = %s AND q.legacy_id = l.id)",
-        [lens.legacy],
-    )
-    return carry_over_all(connection, lens, missing)
-
-
-def ranges(
-    connection: BaseDatabaseWrapper, table: str, size: int
-) -> Iterator[tuple[uuid.UUID | None, uuid.UUID, int]]:
-    """The keys of a table in ranges: (above, up to, how many)."""
-    query = sql.next_range(table)
-    after = None
-    while True:
-        found = catalog.rows(
-            connection, query, {"after": after, "end": None, "limit": size}
-        )
-        upto, rows = found[0]
-        if upto is None:
-            return
-        yield after, upto, rows
-        after = upto
-
-
-# --- customers -----------------------------------------------------------------------------
-
-CUSTOMERS = "copy customers"
-
-
-def copy_customers(connection: BaseDatabaseWrapper) -> Run | None:
-    """Make an account of every address of a buyer or of a saved table that has none yet.
-
-    Orders come first: a customer is called what their first order says.
-    """
-    if not catalog.is_moved(connection):
-        return None
-    run = ledger.begin(CUSTOMERS, using=connection.alias)
-    started = time.monotonic()
-    sources = ("orders", "user_tables")
-    total = sum(max(0, planned(connection, table)) for table in sources)
-    with progress.measured(CUSTOMERS, total or None) as advance:
-        for shard, table in enumerate(sources):
-            _customers_of(connection, run, shard, BY_LEGACY[table], advance)
-    run.seconds += time.monotonic() - started
-    run.rows = catalog.value(
-        connection, "SELECT count(*) FROM users WHERE role = 'customer'"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE (SKIP_LOCKED) public.users")
-    ledger.finish(run)
-    return run
-
-
-def _customers_of(
-    connection: BaseDatabaseWrapper,
-    run: Run,
-    shard: int,
-    lens: Lens,
-    advance: Callable[[int], None],
-) -> None:
-    table = sql.ident("legacy", lens.legacy)
-    source = (
-        f"{table} l WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid)"
-        " AND l.id <= %(upto)s::uuid"
-    )
-    if lens.held and lens.part is None:
-        source += f" AND {sql.held(lens)} IS NULL"
-    statement = sql.customers(lens, source)
-    next_range = sql.next_range(table)
-    last = run.batches.filter(shard=shard).order_by("-id").first()
-    after = last.upto if last is not None else None
-    pace = Pace.beside_others(connection)
-    while True:
-        found = catalog.rows(
-            connection, next_range, {"after": after, "end": None, "limit": pace.rows}
-        )
-        upto, rows = found[0]
-        if upto is None:
-            return
-        started = time.monotonic()
-        batch = Batch(run=run, shard=shard, after=after, upto=upto, rows=rows)
-        locks.run_briefly(
-            connection,
-            partial(_make_customers, connection, statement, batch),
-            what="Making customers",
-            tables=("public.users",),
-        )
-        pace.took(rows, time.monotonic() - started)
-        advance(rows)
-        after = upto
-
-
-def _make_customers(
-    connection: BaseDatabaseWrapper, statement: str, batch: Batch
-) -> None:
-    started = time.monotonic()
-    with echo(connection, "users"), connection.cursor() as cursor:
-        cursor.execute(statement, {"after": batch.after, "upto": batch.upto})
-    batch.seconds = time.monotonic() - started
-    batch.save(using=connection.alias)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from terrain.legacy import (
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
+from terrain.pace import control
+from terrain.pace.models import PaceState
 from terrain.progress import Progress
 
 #: How long a process may take to start before it must hold its lock.
@@ -81,7 +83,20 @@ def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
     made.append(_assets(connection))
     if is_legacy:
         made += [_verify(connection), _cleanup(connection)]
-    return made
+    reports = control.reports(connection)
+    return [_with_pace(step, reports) for step in made]
+
+
+def _with_pace(step: Step, reports: list[control.Report]) -> Step:
+    """What a run that is at work on the step says of its pace."""
+    for report in reports:
+        # Of migrate there are several steps, and each is called by its own name.
+        is_command = step.command == report.step != "migrate"
+        if step.state != State.DONE and (step.name == report.step or is_command):
+            paused = report.state == PaceState.State.PAUSED
+            state = State.PAUSED if paused else State.RUNNING
+            return replace(step, state=state, detail=report.why)
+    return step
 
 
 def next_step(found: list[Step]) -> Step | None:

@@ -17,6 +17,7 @@ from terrain.legacy import (
     catalog,
     closing,
     copying,
+    customers,
     engine,
     ledger,
     prepare,
@@ -24,6 +25,7 @@ from terrain.legacy import (
     usage,
 )
 from terrain.legacy.mapping import BY_LEGACY, LENSES
+from terrain.pace.governor import between_steps
 
 
 class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
@@ -46,6 +48,7 @@ class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
         to_state: ProjectState,
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
+        between_steps(schema_editor.connection, "migrate")
         super().database_forwards(app_label, schema_editor, from_state, to_state)
 
     def forwards(
@@ -162,7 +165,7 @@ class CopyCustomers(LegacyOperation):
     def forwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
-        copying.copy_customers(schema_editor.connection)
+        customers.copy_customers(schema_editor.connection)
 
 
 class Settle(LegacyOperation):

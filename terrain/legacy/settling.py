@@ -8,6 +8,7 @@ done again when it would have had to wait.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -20,14 +21,18 @@ from psycopg import errors
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
-from terrain.legacy import catalog, copying, engine, sql, usage
+from terrain.legacy import catalog, engine, reconciling, sql, usage
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Lens
 from terrain.locks import LockNotObtained
+from terrain.pace import Pace
+from terrain.pace.governor import Ungoverned, governed
 
-#: Queue entries settled in one transaction, and seconds these are tried for before they
+#: What it is called where its pace is told.
+STEP = "settle"
+#: Queue entries settled in one transaction, at most, and seconds these are tried for before they
 #: are taken one by one.
 TAKEN_AT_ONCE, BATCH_PATIENCE = 500, 0.5
 
@@ -73,13 +78,14 @@ def settle(
     if not is_possible(connection):
         return Settled()
     left: Blocked = []
-    with usage.ours(connection):
-        total = Settled(
-            released=_unless_blocked(left, retry_held, connection, None, patience)
+    with usage.ours(connection), governed(connection, STEP) as governor:
+        released = _unless_blocked(
+            left, retry_held, connection, None, patience, governor
         )
         queue_waiting(connection)
-        total += settle_queue(connection, patience, left)
-        total += merge_customers(connection, None, patience, left)
+        total = Settled(released=released)
+        total += _settle_all(connection, patience, left, governor)
+        total += merge_customers(connection, None, patience, left, governor)
         _unless_blocked(left, mark_repeats, connection, patience)
     _hand_on(left, blocked)
     return total
@@ -126,22 +132,36 @@ def settle_queue(
     ``patience`` and ``blocked`` as for :func:`settle`.
     """
     left: Blocked = []
-    with progress.measured("settle") as advance:
-        total = _settle_all(connection, advance, patience, left)
+    with governed(connection, STEP) as governor:
+        total = _settle_all(connection, patience, left, governor)
     _hand_on(left, blocked)
     return total
 
 
 def _settle_all(
     connection: BaseDatabaseWrapper,
+    patience: float | None,
+    left: Blocked,
+    governor: Ungoverned,
+) -> Settled:
+    with progress.measured(STEP) as advance:
+        return _settle_each(connection, advance, patience, left, governor)
+
+
+def _settle_each(
+    connection: BaseDatabaseWrapper,
     advance: Callable[[int], None],
     patience: float | None,
     left: Blocked,
+    governor: Ungoverned,
 ) -> Settled:
     """Many entries at once; one by one past those that somebody has locked."""
     total = Settled()
-    after, size = 0, TAKEN_AT_ONCE
-    while True:
+    pace = Pace.beside_others(connection)
+    after, most = 0, TAKEN_AT_ONCE
+    while governor.turn(connection, pace):
+        size = min(most, pace.rows)
+        started = time.monotonic()
         try:
             done = locks.run_briefly(
                 connection,
@@ -156,20 +176,22 @@ def _settle_all(
             if size == 1:
                 after, entry = _next_entry(connection, after)
                 left.append(error.of(f"Settling {entry}"))
-            size = 1
+            most = 1
             continue
         if done is None:
-            if total != Settled():
-                usage.trim(connection)
-            return total
+            break
         settled, artists, taken = done
+        pace.took(taken, time.monotonic() - started)
         advance(taken)
         total += settled
-        size = min(size * 2, TAKEN_AT_ONCE)
+        most = min(most * 2, TAKEN_AT_ONCE)
         if artists:
             # After the commit: a merge may have to wait, and what has been settled is not
             # to stay locked meanwhile.  What a kill leaves undone here, settle finds.
-            total += merge_customers(connection, artists, patience, left)
+            total += merge_customers(connection, artists, patience, left, governor)
+    if total != Settled():
+        usage.trim(connection)
+    return total
 
 
 def _next_entry(connection: BaseDatabaseWrapper, after: int) -> tuple[int, str]:
@@ -238,6 +260,7 @@ def merge_customers(
     keys: list[uuid.UUID] | None,
     patience: float | None = None,
     blocked: Blocked | None = None,
+    governor: Ungoverned = reconciling.AT_ONCE,
 ) -> Settled:
     """Merge customers into the artists who have their address; ``keys`` None means all.
 
@@ -245,7 +268,11 @@ def merge_customers(
     """
     left: Blocked = []
     merged = 0
+    pace = Pace.beside_others(connection)
     for customer, artist in catalog.rows(connection, sql.merges(), {"keys": keys}):
+        if not governor.turn(connection, pace):
+            break
+        started = time.monotonic()
         try:
             merged += locks.run_briefly(
                 connection,
@@ -256,6 +283,7 @@ def merge_customers(
             )
         except LockNotObtained as error:
             left.append(error)
+        pace.took(1, time.monotonic() - started)
     _hand_on(left, blocked)
     return Settled(merged=merged)
 
@@ -274,6 +302,7 @@ def retry_held(
     connection: BaseDatabaseWrapper,
     entries: list[tuple[str, uuid.UUID]] | None = None,
     patience: float | None = None,
+    governor: Ungoverned = reconciling.AT_ONCE,
 ) -> int:
     """Look again at rows in quarantine; returns how many entries have gone.
 
@@ -291,7 +320,9 @@ def retry_held(
     for table, key in entries:
         by_table[table].append(key)
     for table, keys in by_table.items():
-        copying.carry_over_all(connection, BY_LEGACY[table], keys, patience)
+        reconciling.carry_over_all(
+            connection, BY_LEGACY[table], keys, patience, governor
+        )
     return before - Quarantine.objects.using(connection.alias).count()
 
 
@@ -333,7 +364,8 @@ def carry_over_again(connection: BaseDatabaseWrapper) -> int:
     for lens in LENSES:
         engine.keep_in_step(connection, lens)
     changed = 0
-    for lens in LENSES:
-        changed += copying.reconcile(connection, lens)
-        changed += copying.carry_over_missing(connection, lens)
+    with governed(connection, STEP) as governor:
+        for lens in LENSES:
+            changed += reconciling.reconcile(connection, lens, governor)
+            changed += reconciling.carry_over_missing(connection, lens, governor)
     return changed

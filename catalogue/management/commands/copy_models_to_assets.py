@@ -13,6 +13,7 @@ from terrain.commands import Command as BaseCommand
 
 
 class Command(BaseCommand):
+    is_paced = True
     help = (
         "Make an asset of the global catalogue from every model, and fill each table's"
         " library with what its layout places. Run again, it adds what is new, refreshes"

@@ -6,7 +6,8 @@ from terrain.legacy.operations import FindTables, StandAside
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("legacy", "0001_initial")]
+    # Whoever pauses the move pauses this too.
+    dependencies = [("legacy", "0001_initial"), ("terrain", "0002_pace")]
 
     # The new tables take the names these have now.
     run_before = [

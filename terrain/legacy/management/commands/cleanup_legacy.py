@@ -16,6 +16,7 @@ from terrain.words import counted, megabytes
 
 
 class Command(BaseCommand):
+    is_paced = True
     help = (
         "Drop the legacy tables, what keeps them in step, and the search path, once nobody"
         " needs them. Only after a verification that passes now, with a proven backup taken"

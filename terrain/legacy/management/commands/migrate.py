@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.commands import migrate
+from django.db import connections
 
 from terrain import progress
+from terrain.commands import tell_orders
 from terrain.legacy import guard
 
 
@@ -16,6 +18,7 @@ class Command(migrate.Command):
             guard.pretending(options["fake"]),
             progress.shown(options["verbosity"], within_line=True),
         ):
+            tell_orders(connections[options["database"]])
             super().handle(*args, **options)
 
     def migration_progress_callback(

@@ -9,6 +9,7 @@ from django.core.management.base import CommandParser
 
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import catalog, guide, rehearsed
+from terrain.pace import control
 from terrain.progress import duration
 
 
@@ -23,7 +24,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         steps = guide.steps(self.connection, settings.BACKUP_DIR)
-        following = guide.next_step(steps)
+        step = guide.next_step(steps)
+        orders = control.in_force(self.connection)
+        following = step.command if step is not None else None
+        if following is not None and orders.is_paused:
+            following = "migration_control resume"
         took = guide.took(self.connection)
         last = rehearsed.latest(
             settings.BACKUP_DIR,
@@ -42,7 +47,8 @@ class Command(BaseCommand):
                         }
                         for step in steps
                     ],
-                    "next": following.command if following else None,
+                    "pace": control.as_json(self.connection),
+                    "next": following,
                     "rehearsal": last,
                 }
             )
@@ -50,10 +56,12 @@ class Command(BaseCommand):
         self._print(steps, took, times)
         if last is not None:
             self._print_rehearsal(last)
+        for sentence in orders.sentences():
+            self.say(f"\n{sentence}")
         if following is None:
             self.say("\nAll is done.")
         else:
-            self.say(f"\nNext: python manage.py {following.command}")
+            self.say(f"\nNext: python manage.py {following}")
 
     def _print(
         self, steps: list[guide.Step], took: dict[str, float], times: dict[str, float]

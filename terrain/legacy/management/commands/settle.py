@@ -14,6 +14,7 @@ from terrain.legacy import settling, watching
 
 
 class Command(BaseCommand):
+    is_paced = True
     help = (
         "Do what the triggers leave for after the commit: make customers, link orders and"
         " tables to their accounts, merge customers who became artists, look again at"

@@ -34,6 +34,7 @@ Call = tuple[str, tuple[str, ...]]
 
 
 class Command(BaseCommand):
+    is_paced = True
     help = (
         "Do the whole guide up to verification, each step with its result. Stops at the first"
         " that fails; run again, it goes on there, and does nothing when all is done."

@@ -18,6 +18,7 @@ from terrain.locks import VERIFY_LOCK
 
 
 class Command(BaseCommand):
+    is_paced = True
     help = (
         "Prove that nothing was lost: compare every legacy row with what the new schema says"
         " of it, and ask what must be true in any case. Rows in quarantine are reported,"

@@ -1,7 +1,13 @@
-"""How long a batch may be: what it locks, others wait for."""
+"""How long a batch may be: what it locks, others wait for.
+
+``Pace`` is the length of one connection's batches.  ``governor.py`` decides, between two
+of them, whether and how fast to go on: by what an operator has ordered (``control.py``) and
+by what the run does to the shop (``watch.py``).
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,18 +20,38 @@ FIRST_BATCH, LARGEST_BATCH = 200, 20_000
 
 @dataclass
 class Pace:
-    """How many rows make a batch of the wanted length.  Shrinks at once, grows slowly."""
+    """How many rows make a batch of the wanted length.  Shrinks at once, grows slowly.
+
+    ``last`` is how long the last batch took, ``commit`` how much of it the commit, in
+    seconds; None where nobody has said when that began.
+    """
 
     seconds: float
     rows: int = field(default_factory=lambda: FIRST_BATCH)
+    last: float = 0.0
+    commit: float | None = None
+    commit_began: float | None = None
 
     @classmethod
     def beside_others(cls, connection: BaseDatabaseWrapper) -> Pace:
         """Short batches while anybody else is connected, long ones otherwise."""
         return cls(BESIDE_OTHERS if others_connected(connection) else ALONE)
 
+    def aim(self, seconds: float) -> None:
+        """From now on a batch should take this long."""
+        if seconds < self.seconds:
+            self.rows = max(1, int(self.rows * seconds / self.seconds))
+        self.seconds = seconds
+
+    def committing(self) -> None:
+        """All of a batch is done but its commit, which begins now."""
+        self.commit_began = time.monotonic()
+
     def took(self, rows: int, seconds: float) -> None:
-        """Learn from a batch."""
+        """Learn from a batch, which has been committed."""
+        began, self.commit_began = self.commit_began, None
+        self.commit = None if began is None else time.monotonic() - began
+        self.last = seconds
         if rows <= 0 or seconds <= 0:
             return
         ideal = rows * self.seconds / seconds
@@ -35,6 +61,8 @@ class Pace:
             self.rows = min(LARGEST_BATCH, int(min(ideal, self.rows * 2)) + 1)
 
     def halve(self) -> None:
+        """A batch ran into a time-out."""
+        self.commit_began = None
         self.rows = max(1, self.rows // 2)
 
 
