@@ -485,3 +485,86 @@ class TableSet(Record):
 
     def __str__(self) -> str:
         return f"{self.asset_set_id} on {self.table_id}"
+
+
+class UsageSource(models.TextChoices):
+    """Where something was done with an asset."""
+
+    LAYOUT = "layout", "a table's layout"
+    LIBRARY = "library", "a table's library, by hand"
+
+
+class Usage(models.Model):
+    """What was done with assets: how often, and where.
+
+    An ``add`` is a table that has the asset now and had it not, a ``removal`` the
+    reverse, a ``use`` one placement more (in a library: one more in quantity).
+    """
+
+    day = models.DateField(help_text="In UTC.")
+    source = models.CharField(max_length=10, choices=UsageSource)
+    adds = models.BigIntegerField(default=0, db_default=0)
+    removals = models.BigIntegerField(default=0, db_default=0)
+    uses = models.BigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        abstract = True
+
+
+class AssetUsage(Usage):
+    """What was done with an asset on a day; it stays when the asset goes."""
+
+    asset = models.ForeignKey(
+        Asset,
+        on_delete=models.DO_NOTHING,
+        related_name="usage",
+        db_constraint=False,
+        db_index=False,
+    )
+
+    class Meta:
+        db_table = "asset_usage"
+        ordering = ["-day", "asset", "source"]
+        verbose_name_plural = "asset usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["asset", "day", "source"], name="asset_usage_key"
+            )
+        ]
+        indexes = [models.Index(fields=["day"], name="asset_usage_day_idx")]
+
+    def __str__(self) -> str:
+        return f"{self.asset_id} on {self.day}"
+
+
+class DailyUsage(Usage):
+    """What was done with all assets together on a day."""
+
+    class Meta:
+        db_table = "asset_usage_days"
+        ordering = ["-day", "source"]
+        verbose_name_plural = "daily usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "source"], name="asset_usage_days_key"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.day)
+
+
+class UsageLog(Usage):
+    """A change that the database's triggers have seen, not summed up yet.
+
+    Only ever inserted into by writers, so none waits for another; see ``usage.py``.
+    """
+
+    asset_id = models.UUIDField()
+
+    class Meta:
+        db_table = "asset_usage_log"
+        verbose_name_plural = "usage log"
+
+    def __str__(self) -> str:
+        return f"{self.asset_id} on {self.day}"

@@ -41,6 +41,8 @@ PATIENCE = 3.0
 RUN_LOCK = 0x7E44A101
 #: Advisory lock, with the number of a table: deletions share it, a batch of a copy has it alone.
 COPY_LOCK = 0x7E44A102
+#: Advisory lock: summing up what was counted, which two could only do in each other's way.
+USAGE_LOCK = 0x7E44A103
 #: Advisory lock: a verification, which reads and needs no other command to stand still.
 VERIFY_LOCK = 0x7E44A104
 

@@ -41,6 +41,9 @@ Say = Callable[[str], None]
 #: The ledger's name for it.
 CLEANUP = "cleanup"
 
+#: What is applied when the migration is through.
+LAST = (("legacy", "0009_settle"), ("catalogue", "0005_count_usage"))
+
 #: How often what is written in the last moment is settled before giving up.
 ATTEMPTS = 20
 
@@ -81,10 +84,11 @@ def is_cleaned_up(connection: BaseDatabaseWrapper) -> bool:
 
 
 def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
-    """When the last migration of the move was applied."""
+    """When the last migration of the move was applied; None before that."""
     applied = catalog.applied(connection)
-    last = applied.get(("legacy", "0009_settle"))
-    moment: datetime.datetime | None = last.applied if last is not None else None
+    if any(name not in applied for name in LAST):
+        return None
+    moment: datetime.datetime = max(applied[name].applied for name in LAST)
     return moment
 
 

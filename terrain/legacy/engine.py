@@ -353,14 +353,18 @@ def _has_triggers(connection: BaseDatabaseWrapper, table: str) -> bool:
 _WITHOUT_STAND_IN = ("users", "users_groups", "users_user_permissions")
 
 
-def park(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:
-    """Put the new tables into ``legacy_parked``, rows and all; returns which.
+def park(
+    connection: BaseDatabaseWrapper,
+    say: Say | None = None,
+    tables: Iterable[str] = catalog.NEW_TABLES,
+) -> list[str]:
+    """Put new tables into ``legacy_parked``, rows and all; returns which.
 
     In the place of each an empty one of the same shape, closed, stays for Django's
     migrations to remove.
     """
     parked = []
-    for table in catalog.NEW_TABLES:
+    for table in tables:
         if not catalog.table_exists(
             connection, "public", table
         ) or catalog.table_exists(connection, PARKED, table):
@@ -416,12 +420,17 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
     """Bring back what :func:`park` has put aside; returns which tables.
 
     Their rows are not up to date with the legacy ones yet: they are closed until then.
+    A table whose stand-in has not been made yet waits: its own migration comes later.
     """
     if not catalog.schema_exists(connection, PARKED):
         return []
     returned = []
     for table in catalog.NEW_TABLES:
         if not catalog.table_exists(connection, PARKED, table):
+            continue
+        if table not in _WITHOUT_STAND_IN and not catalog.table_exists(
+            connection, "public", table
+        ):
             continue
         _check_shape(connection, table)
         _strip(connection, table)

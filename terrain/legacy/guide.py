@@ -163,8 +163,7 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
             State.PAUSED,
             "half-way back; run rollback_migration to go on",
         )
-    applied = catalog.applied(connection)
-    if ("legacy", "0009_settle") in applied:
+    if cleanup.migrated_at(connection) is not None:
         return Step(
             "migrate", "migrate", State.DONE, "all tables have moved and been copied"
         )
@@ -244,8 +243,7 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
         "           AND NOT EXISTS (SELECT FROM public.legacy_quarantine q"
         "                            WHERE q.legacy_table = 'models' AND q.legacy_id = m.id))",
     )[0]
-    applied = catalog.applied(connection)
-    done = ("legacy", "0009_settle") in applied and not waiting
+    done = cleanup.migrated_at(connection) is not None and not waiting
     return Step(
         "assets",
         command,

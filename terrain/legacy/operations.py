@@ -138,6 +138,24 @@ class KeepInStep(LegacyOperation):
         engine.park(connection)
 
 
+class Return(LegacyOperation):
+    """Bring back what was parked of tables that are made after ``KeepInStep``."""
+
+    def describe(self) -> str:
+        return f"Bring back {', '.join(self.args)}, if a rollback has parked them"
+
+    def forwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        engine.unpark(schema_editor.connection)
+
+    def backwards(
+        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
+    ) -> None:
+        if catalog.is_moved(schema_editor.connection):
+            engine.park(schema_editor.connection, tables=self.args)
+
+
 class Copy(LegacyOperation):
     """Copy a legacy table's rows, in batches; can be interrupted and gone on with."""
 

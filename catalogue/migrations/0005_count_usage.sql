@@ -1,0 +1,118 @@
+-- Counting what is done with assets, as it happens and whoever does it.
+--
+-- Two things are watched.  A table's layout, which both applications save: the old one's
+-- changes arrive here by the triggers that keep the schemas in step.  And a table's
+-- library, as far as somebody's hand is in it: a row whose quantity is what was last
+-- counted merely follows the layout and says nothing of its own.
+--
+-- Only changes are counted, each from the row before and the row after it, under the lock
+-- that the writer has on the row anyway.  So each is counted once, whatever else goes on,
+-- and from the moment of installation adds minus removals is the change of what is there.
+--
+-- A counter that is updated would make writers wait for each other until they commit.  So
+-- changes are appended to asset_usage_log, which has no unique key but its own number and
+-- no foreign key, and summed up later (catalogue/usage.py).
+--
+-- The functions write as their owner: the old application's changes come with other rights.
+
+CREATE OR REPLACE FUNCTION public.terrain_placed_1(_layout jsonb) RETURNS TABLE (asset_id uuid)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    -- The asset of each placement in a layout; NULL where the id is none.
+    SELECT CASE WHEN e.item ->> 'asset_id'
+                     ~ '^([0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}|[{][0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}[}])$'
+                THEN (e.item ->> 'asset_id')::pg_catalog.uuid END
+      FROM pg_catalog.jsonb_array_elements(
+               CASE pg_catalog.jsonb_typeof(_layout -> 'models')
+                    WHEN 'array' THEN _layout -> 'models' ELSE '[]' END) AS e (item)
+$body$;
+
+CREATE OR REPLACE FUNCTION public.terrain_count_layout_1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    was jsonb;
+    is_ jsonb;
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        was := OLD.layout;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        is_ := NEW.layout;
+    END IF;
+    INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+    SELECT c.asset_id, (now() AT TIME ZONE 'UTC')::date, 'layout',
+           (c.before = 0)::integer, (c.after = 0)::integer, greatest(c.after - c.before, 0)
+      FROM (SELECT p.asset_id, sum(p.before) AS before, sum(p.after) AS after
+              FROM (SELECT b.asset_id, 1 AS before, 0 AS after
+                      FROM public.terrain_placed_1(was) b
+                     UNION ALL
+                    SELECT a.asset_id, 0, 1 FROM public.terrain_placed_1(is_) a) p
+             WHERE p.asset_id IS NOT NULL
+             GROUP BY p.asset_id) c
+     WHERE (c.after > c.before OR c.after = 0)
+       -- A layout can name anything.  Its models may have no assets yet.
+       AND (EXISTS (SELECT FROM public.models m WHERE m.id = c.asset_id)
+            OR EXISTS (SELECT FROM public.assets a WHERE a.id = c.asset_id));
+    RETURN NULL;
+END $body$;
+
+CREATE OR REPLACE FUNCTION public.terrain_count_library_1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+        SELECT a.asset_id, (now() AT TIME ZONE 'UTC')::date, 'library',
+               count(*), 0, sum(a.quantity)
+          FROM rows_after a
+         WHERE a.quantity IS DISTINCT FROM a.counted
+         GROUP BY a.asset_id;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+        SELECT b.asset_id, (now() AT TIME ZONE 'UTC')::date, 'library', 0, count(*), 0
+          FROM rows_before b
+         WHERE b.quantity IS DISTINCT FROM b.counted
+         GROUP BY b.asset_id;
+    ELSE
+        INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+        SELECT c.asset_id, (now() AT TIME ZONE 'UTC')::date, 'library',
+               sum(greatest(c.own_after - c.own_before, 0)),
+               sum(greatest(c.own_before - c.own_after, 0)),
+               sum(CASE c.own_after WHEN 1 THEN greatest(c.after - c.before, 0) ELSE 0 END)
+          FROM (SELECT x.asset_id, sum(x.own_before) AS own_before, sum(x.own_after) AS own_after,
+                       sum(x.before) AS before, sum(x.after) AS after
+                  FROM (SELECT b.id, b.asset_id, b.quantity AS before, 0 AS after,
+                               (b.quantity IS DISTINCT FROM b.counted)::integer AS own_before,
+                               0 AS own_after
+                          FROM rows_before b
+                         UNION ALL
+                        SELECT a.id, a.asset_id, 0, a.quantity, 0,
+                               (a.quantity IS DISTINCT FROM a.counted)::integer
+                          FROM rows_after a) x
+                 GROUP BY x.id, x.asset_id) c
+         WHERE c.own_before <> c.own_after OR c.own_after = 1 AND c.after > c.before
+         GROUP BY c.asset_id;
+    END IF;
+    RETURN NULL;
+END $body$;
+
+REVOKE ALL ON FUNCTION public.terrain_placed_1(jsonb), public.terrain_count_layout_1(),
+    public.terrain_count_library_1() FROM PUBLIC;
+
+CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON public.tables
+    FOR EACH ROW WHEN (NEW.layout -> 'models' IS NOT NULL)
+    EXECUTE FUNCTION public.terrain_count_layout_1();
+CREATE OR REPLACE TRIGGER terrain_usage_update AFTER UPDATE ON public.tables
+    FOR EACH ROW WHEN (OLD.layout -> 'models' IS DISTINCT FROM NEW.layout -> 'models')
+    EXECUTE FUNCTION public.terrain_count_layout_1();
+CREATE OR REPLACE TRIGGER terrain_usage_delete AFTER DELETE ON public.tables
+    FOR EACH ROW WHEN (OLD.layout -> 'models' IS NOT NULL)
+    EXECUTE FUNCTION public.terrain_count_layout_1();
+
+CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON public.table_assets
+    REFERENCING NEW TABLE AS rows_after FOR EACH STATEMENT
+    EXECUTE FUNCTION public.terrain_count_library_1();
+CREATE OR REPLACE TRIGGER terrain_usage_update AFTER UPDATE ON public.table_assets
+    REFERENCING OLD TABLE AS rows_before NEW TABLE AS rows_after FOR EACH STATEMENT
+    EXECUTE FUNCTION public.terrain_count_library_1();
+CREATE OR REPLACE TRIGGER terrain_usage_delete AFTER DELETE ON public.table_assets
+    REFERENCING OLD TABLE AS rows_before FOR EACH STATEMENT
+    EXECUTE FUNCTION public.terrain_count_library_1();
