@@ -62,6 +62,7 @@ def roll_up(connection: BaseDatabaseWrapper) -> int:
     """
     total = 0
     while True:
+        taken: int
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [locks.USAGE_LOCK])
             if not cursor.fetchone()[0]:

@@ -8,6 +8,8 @@ class SessionsAppConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth.signals import user_logged_in
 
+        from sessions_app import metrics
         from sessions_app.visits import claim_tables
 
+        metrics.register()
         user_logged_in.connect(claim_tables)

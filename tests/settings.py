@@ -41,3 +41,5 @@ PASSWORD_HASHERS = [
 ]
 # The embedded server is what is tested; a user's settings would be warned of it.
 SILENCED_SYSTEM_CHECKS = [*SILENCED_SYSTEM_CHECKS, "terrain.W002"]
+# Tests sign in without a request, and as often as they like; the tests of it turn it on.
+AXES_ENABLED = False

@@ -133,7 +133,7 @@ def test_clients_that_use_one_asset_do_not_wait_for_each_other(both: Both) -> No
         for client, table in ((both.old, "#den"), (other, "#den2")):
             client.execute("SET LOCAL lock_timeout = '50ms'")
             client.execute(
-                ids(f"UPDATE user_tables SET layout_data = %s WHERE id = '{table}'"),  # type: ignore[arg-type]
+                ids(f"UPDATE user_tables SET layout_data = %s WHERE id = '{table}'"),
                 [layout("#tower")],
             )
         others.execute(

@@ -14,8 +14,9 @@ class LegacyConfig(AppConfig):
         from terrain import find, panels, site, waiting
         from terrain.exceptions import Refused, register_sqlstate
         from terrain.legacy import configuration  # noqa: F401  (registers its checks)
-        from terrain.legacy import found, guard, panel, receivers
+        from terrain.legacy import found, guard, health, metrics, panel, receivers
         from terrain.legacy.console import views
+        from terrain.monitoring.health import register as register_check
         from terrain.postgresql.base import table_made
 
         pre_migrate.connect(guard.before_migrate, sender=self)
@@ -24,6 +25,8 @@ class LegacyConfig(AppConfig):
         assets.after_copy.connect(receivers.quarantine_models)
         table_made.connect(receivers.close_what_is_made)
         waiting.done.connect(receivers.remember_how_long)
+        metrics.register()
+        register_check(health.BackupAge)
         register_sqlstate("TB002", Refused)
         register_sqlstate("TB003", Refused)
         panels.register("legacy-row", "The legacy row", panel.render)

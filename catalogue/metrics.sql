@@ -1,0 +1,18 @@
+-- What is measured of the catalogue, of tables and of visitors.
+
+-- name: tables
+-- By plan, and by whose they are: of a user, of a visitor, of nobody yet.
+SELECT t.kind, t.plan, t.status,
+       CASE WHEN t.user_id IS NOT NULL THEN 'user'
+            WHEN t.session_id IS NOT NULL THEN 'session' ELSE 'nobody' END,
+       count(*)
+  FROM public.tables t GROUP BY 1, 2, 3, 4
+
+-- name: assets
+SELECT a.status, a.visibility, count(*) FROM public.assets a GROUP BY 1, 2
+
+-- name: full_tables
+-- Tables that may take no further asset.
+SELECT count(*) FROM (
+    SELECT l.table_id, count(*) AS there FROM public.table_assets l GROUP BY l.table_id
+) l JOIN public.tables t ON t.id = l.table_id WHERE l.there >= t.max_assets
