@@ -304,7 +304,10 @@ def test_what_was_written_since_the_last_settle_is_no_failure(
     findings = [checks.ask(connection, check) for check in checks.by_hand()]
     findings.append(checks.settled(connection))
     (found,) = odd(checks.Verification(tuple(findings), ()))
-    assert (found.name, found.sentence) == ("settled", "3 rows wait to be settled.")
+    assert (found.name, found.sentence) == (
+        "settled",
+        "Rows that wait to be settled: 3.",
+    )
     assert odd(checks.verify(connection)) == []
 
 

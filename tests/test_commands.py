@@ -644,7 +644,7 @@ def test_settle_again_puts_things_right(migrated: Database, manage: Manage) -> N
     assert step(manage, "verify")["detail"] == "in_step_orders, triggers"
     result = manage("settle", "--again")
     assert result.out.startswith(
-        "Functions and triggers derived anew; 1 rows carried over.\n"
+        "Functions and triggers derived anew; 1 row carried over.\n"
     )
     assert manage("verify_migration", "-v", "0").code == 0
     assert step(manage, "verify")["state"] == "done"

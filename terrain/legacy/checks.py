@@ -32,6 +32,7 @@ from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Lens
 from terrain.progress import Progress
 from terrain.sqlfiles import render, statements
+from terrain.words import counted
 
 #: Rows compared by one query, and so under one snapshot.
 COMPARED = 10_000
@@ -159,7 +160,8 @@ def in_step(
             advance(rows)
     if not offending:
         return passed(
-            name, f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {compared:,} rows."
+            name,
+            f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {counted(compared, 'row')}.",
         )
     return Finding(
         name,
@@ -211,7 +213,7 @@ def settled(connection: BaseDatabaseWrapper) -> Finding:
     return Finding(
         "settled",
         Severity.WARNS,
-        f"{waiting:,} rows wait to be settled.",
+        f"Rows that wait to be settled: {waiting:,}.",
         "They have been written since; run: python manage.py settle",
         count=waiting,
     )

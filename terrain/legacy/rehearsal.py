@@ -25,7 +25,7 @@ from django.db.models import Count
 from psycopg import sql as pg
 
 from terrain.legacy import backup, catalog, guide, ledger, rehearsed
-from terrain.legacy.backup import restore
+from terrain.legacy.backup import restore, scratch
 from terrain.legacy.backup.manifest import Backup
 from terrain.legacy.backup.server import Connection, Server
 from terrain.legacy.backup.telling import Teller
@@ -71,7 +71,8 @@ def rehearse(
     *,
     jobs: int,
     keep: bool,
-    say: Say,
+    identity: Path | None = None,
+    teller: Teller,
 ) -> Rehearsal:
     """Do the whole guide to a copy, and write down how it went.
 
@@ -82,12 +83,12 @@ def rehearse(
         live_rows = rows_now(connection)
         live = connection.settings_dict["NAME"]
         server = Server.of(connection)
-        drop_leftovers(server, say)
+        drop_leftovers(server, teller.say)
         connection.close()
-        with _copy(server, source, jobs, say) as copy:
+        with _copy(server, source, jobs, identity, teller) as copy:
             started = time.monotonic()
             with _elsewhere(connection, copy.name):
-                document = _done(connection, run, back=not keep, say=say)
+                document = _done(connection, run, back=not keep, say=teller.say)
             document["seconds"] = round(time.monotonic() - started, 3)
             kept = copy.keep() if keep else None
         document |= {
@@ -188,12 +189,21 @@ def _say_what_it_is(connection: Connection, name: str, more: str) -> None:
 
 
 @contextmanager
-def _copy(server: Server, source: Backup, jobs: int, say: Say) -> Iterator[_Copy]:
+def _copy(
+    server: Server, source: Backup, jobs: int, identity: Path | None, teller: Teller
+) -> Iterator[_Copy]:
     """A restored copy of a backup, gone afterwards unless it was kept."""
     name = f"{_short(server.database)}_rehearsal_{secrets.token_hex(4)}"
     started = time.monotonic()
     try:
-        restore.restore(server, source.path, into=name, jobs=jobs, teller=Teller(say))
+        restore.restore(
+            server,
+            source.path,
+            into=name,
+            jobs=jobs,
+            identity=identity,
+            teller=teller,
+        )
         copy = _Copy(server, name, time.monotonic() - started)
         with server.maintenance(besides=name) as connection:
             _say_what_it_is(connection, name, "at work")
@@ -214,18 +224,26 @@ def _drop(connection: Connection, name: str) -> None:
 def drop_leftovers(server: Server, say: Say) -> None:
     """Drop the copies that killed rehearsals of this database have left.
 
-    Ours by name and owner; called by the only rehearsal there is, so none is at work.
+    Ours by name and owner, or by what a scratch database says it was to become; called by
+    the only rehearsal there is, so none is at work.
     """
-    pattern = f"^{re.escape(_short(server.database))}_rehearsal_[0-9a-f]{{8}}$"
+    name = re.escape(_short(server.database)) + "_rehearsal_[0-9a-f]{8}"
     with server.maintenance(besides="") as connection:
-        for (name,) in connection.execute(
+        for (left,) in connection.execute(
             "SELECT datname::text FROM pg_database"
-            " WHERE datname ~ %s AND pg_has_role(datdba, 'USAGE') ORDER BY 1",
-            [pattern],
+            " WHERE pg_has_role(datdba, 'USAGE') AND (datname ~ %(name)s"
+            "       OR starts_with(datname, %(scratch)s)"
+            "          AND shobj_description(oid, 'pg_database') ~ %(comment)s)"
+            " ORDER BY 1",
+            {
+                "name": f"^{name}$",
+                "scratch": scratch.PREFIX,
+                "comment": f" {name}[, ]",
+            },
         ).fetchall():
-            _drop(connection, name)
+            _drop(connection, left)
             say(
-                f"Dropped the database {name}, which an interrupted rehearsal had left."
+                f"Dropped the database {left}, which an interrupted rehearsal had left."
             )
 
 

@@ -11,6 +11,7 @@ from terrain.legacy.findings import EXAMPLES, Finding, Severity, passed
 from terrain.legacy.preflight.asking import Question, Situation, found
 from terrain.legacy.schema import Column, Lens, Repeat, Rule
 from terrain.progress import Progress
+from terrain.words import counted
 
 
 def empty_values(situation: Situation) -> Iterator[Finding]:
@@ -151,8 +152,8 @@ def forecast(situation: Situation) -> Iterator[Finding]:
             yield Finding(
                 kind,
                 Severity.WARNS,
-                f"{part}{len(ids):,} {lens.legacy} will be {kind} ({code}):"
-                f" each {rule.sentence}.",
+                f"{part}{counted(len(ids), 'row')} of {lens.legacy} will be {kind}"
+                f" ({code}): {'it' if len(ids) == 1 else 'each'} {rule.sentence}.",
                 rule.remedy,
                 tuple({"table": lens.legacy, "id": key} for key in ids[:EXAMPLES]),
                 len(ids),

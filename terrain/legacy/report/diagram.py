@@ -13,6 +13,7 @@ from math import sqrt
 from typing import Any
 
 from terrain.legacy.mapping import LENSES
+from terrain.words import counted
 
 WIDTH, BOX, HEIGHT, GAP, TOP = 360, 126, 36, 9, 26
 
@@ -109,7 +110,7 @@ def _curve(from_: _Box, to: _Box, colour: str, width: float, dashes: str = "") -
 
 def _box(box: _Box, name: str, rows: int | None, colour: str) -> str:
     edge = f' stroke="{colour}" stroke-width="1.5"' if colour else ' stroke="#8a939c"'
-    count = "rows not known" if rows is None else f"{rows:,} rows"
+    count = "rows not known" if rows is None else counted(rows, "row")
     frame = (
         f'<rect x="{box.x + 0.75}" y="{box.y}" width="{BOX - 1.5}" height="{HEIGHT}"'
         f' rx="6" fill="#fff"{edge}/>'

@@ -16,6 +16,7 @@ from terrain.legacy import usage
 from terrain.legacy.backup import manifest
 from terrain.legacy.report import content, page
 from terrain.legacy.report.content import VERSION, Document
+from terrain.words import counted
 
 
 class Altered(Exception):
@@ -142,13 +143,13 @@ def _of_tables(then: Document, now: Document) -> Iterator[Difference]:
 
 def _of_table(name: str, was: Document | None, is_: Document | None) -> str:
     if is_ is None:
-        return f"{name} is gone; it had {was['rows'] if was else 0:,} rows."
+        return f"{name} is gone; it had {counted(was['rows'] if was else 0, 'row')}."
     if was is None:
-        return f"{name} is new, with {is_['rows']:,} rows."
+        return f"{name} is new, with {counted(is_['rows'], 'row')}."
     if was["rows"] == is_["rows"]:
         return f"{name} has as many rows as it had, and other values in them."
     return (
-        f"{name} has {is_['rows']:,} rows and had {was['rows']:,}"
+        f"{name} has {counted(is_['rows'], 'row')} and had {was['rows']:,}"
         f" ({is_['rows'] - was['rows']:+,})."
     )
 

@@ -57,7 +57,7 @@ def price_rules() -> tuple[Rule, ...]:
         Rule(
             "subtotal_missing",
             "",
-            "has no model_subtotal to check its lines against",
+            "has no model_subtotal, or none that is an amount, to check its lines against",
             remedy,
         ),
         Rule(

@@ -10,6 +10,7 @@ from django.core.management.base import CommandParser
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.legacy import sample
+from terrain.words import counted
 
 
 def scale(text: str) -> float:
@@ -48,4 +49,4 @@ class Command(BaseCommand):
                 return
             raise Refusal(str(error)) from error
         for table, number in rows.items():
-            self.say(f"{table}: {number:,} rows")
+            self.say(f"{table}: {counted(number, 'row')}")

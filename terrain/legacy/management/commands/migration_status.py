@@ -29,7 +29,12 @@ class Command(BaseCommand):
         following = step.command if step is not None else None
         if following is not None and orders.is_paused:
             following = "migration_control resume"
-        took = guide.took(self.connection)
+        done = {step.name for step in steps if step.state == guide.State.DONE}
+        took = {
+            name: seconds
+            for name, seconds in guide.took(self.connection).items()
+            if name in done  # and not undone since, by a rollback
+        }
         last = rehearsed.latest(
             settings.BACKUP_DIR,
             self.connection.settings_dict["NAME"],
@@ -85,7 +90,7 @@ class Command(BaseCommand):
         held = sum(each["held"] for each in last["moved"])
         flagged = sum(each["flagged"] for each in last["moved"])
         self.say(
-            f"\nRehearsed {at} UTC: {held:,} rows held, {flagged:,} flagged; a real run would"
+            f"\nRehearsed {at} UTC: held {held:,}, flagged {flagged:,}; a real run would"
             f" take {duration(forecast['seconds'])} to"
             f" {duration(forecast['seconds_beside'])}."
         )

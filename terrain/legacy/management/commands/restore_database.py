@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from django.core.management.base import CommandParser
 
@@ -112,4 +113,5 @@ class Command(BaseCommand):
         if done.database == self.connection.settings_dict["NAME"]:
             self.say("Next: python manage.py migration_status")
         else:
-            self.say(f"To use it, put {done.database} into DATABASE_URL.")
+            # As it is written there: a name may have a quote, a blank, a slash.
+            self.say(f"To use it, put {quote(done.database, '')} into DATABASE_URL.")

@@ -11,6 +11,7 @@ from terrain import locks
 from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import settling, watching
+from terrain.words import counted
 
 
 class Command(BaseCommand):
@@ -18,7 +19,8 @@ class Command(BaseCommand):
     help = (
         "Do what the triggers leave for after the commit: make customers, link orders and"
         " tables to their accounts, merge customers who became artists, look again at"
-        " rows in quarantine. Every command does it too; --watch does it continuously."
+        " rows in quarantine. Every command does it too; --watch does it continuously. It"
+        " changes new tables only; to undo a link or an account, change it in the admin."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -50,7 +52,9 @@ class Command(BaseCommand):
                 changed = settling.carry_over_again(self.connection)
         except locks.Busy as error:
             raise CannotRun(str(error)) from error
-        self.say(f"Functions and triggers derived anew; {changed:,} rows carried over.")
+        self.say(
+            f"Functions and triggers derived anew; {counted(changed, 'row')} carried over."
+        )
 
     def _watch(self) -> None:
         watch = watching.Watch(self.connection, self.say)

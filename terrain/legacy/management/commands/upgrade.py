@@ -7,7 +7,9 @@ import datetime
 import io
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from django.conf import settings
 from django.core.management import call_command
@@ -15,13 +17,15 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
 from terrain import exceptions
+from terrain.cli import INTERRUPTED
 from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.legacy import backup, catalog, cleanup, guide, rehearsal
-from terrain.legacy.backup import loading, restore, tools
+from terrain.legacy.backup import encryption, loading, restore, tools
 from terrain.legacy.backup.programs import Failed
 from terrain.legacy.backup.server import CannotTell
+from terrain.legacy.backup.telling import Teller
 from terrain.legacy.management.arguments import add_jobs
 from terrain.locks import Busy
 from terrain.progress import duration
@@ -62,11 +66,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--json", action="store_true", help="with --rehearse: one JSON document"
         )
+        parser.add_argument(
+            "--identity",
+            type=Path,
+            metavar="FILE",
+            help="with --rehearse: the key of a backup that age has encrypted",
+        )
         add_jobs(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["rehearse"]:
-            self._rehearse(options["jobs"], options["keep"], options["json"])
+            self._rehearse(options)
             return
         if options["keep"] or options["json"]:
             raise CannotRun("--keep and --json are for a rehearsal: add --rehearse.")
@@ -150,7 +160,8 @@ class Command(BaseCommand):
 
     # --- rehearsing ------------------------------------------------------------------------
 
-    def _rehearse(self, jobs: int, keep: bool, as_json: bool) -> None:
+    def _rehearse(self, options: dict[str, Any]) -> None:
+        as_json = options["json"]
         say = (lambda _: None) if as_json else self.say
         try:
             with self.connection.wrap_database_errors:
@@ -158,16 +169,28 @@ class Command(BaseCommand):
                     self.connection,
                     settings.BACKUP_DIR,
                     _run,
-                    jobs=jobs,
-                    keep=keep,
-                    say=say,
+                    jobs=options["jobs"],
+                    keep=options["keep"],
+                    identity=options["identity"],
+                    teller=Teller(say),
                 )
-        except (rehearsal.CannotRehearse, CannotTell, tools.Missing) as error:
+        except (
+            rehearsal.CannotRehearse,
+            CannotTell,
+            encryption.CannotDecrypt,
+            tools.Missing,
+        ) as error:
             raise CannotRun(str(error)) from error
         except (backup.Damaged, restore.Refused, loading.Unlike) as error:
             raise Refusal(f"The backup could not be restored: {error}") from error
         except Failed as error:
             raise CannotRun(f"The backup could not be restored: {error}.") from error
+        except KeyboardInterrupt as stop:
+            raise exceptions.Stopped(
+                "Stopped. Nothing was changed in the database itself, and the copy is gone."
+                " A rehearsal begins anew.",
+                INTERRUPTED,
+            ) from stop
         if as_json:
             self.print_json({**done.document, "kept": done.kept})
         else:
@@ -187,7 +210,8 @@ class Command(BaseCommand):
             )
         if done.kept:
             self.say(
-                f"The copy is kept: put {done.kept} into DATABASE_URL to look at it."
+                f"The copy is kept: put {quote(done.kept, '')} into DATABASE_URL to look"
+                " at it."
             )
         if document["stopped"]:
             self.say(f"{self.mark('✗')} The rehearsal stopped at {document['stopped']}")

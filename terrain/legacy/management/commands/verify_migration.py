@@ -15,6 +15,7 @@ from terrain.commands import Command as BaseCommand
 from terrain.legacy import checks, ledger, report
 from terrain.legacy.findings import Severity
 from terrain.locks import VERIFY_LOCK
+from terrain.words import counted
 
 
 class Command(BaseCommand):
@@ -125,7 +126,7 @@ class Command(BaseCommand):
             if finding.remedy:
                 self.say(f"  → {finding.remedy}")
         for table, kind, reason, number in result.quarantined:
-            self.say(f"· {number:,} {table} are {kind}: {reason}")
+            self.say(f"· {counted(number, 'row')} of {table} {kind}: {reason}")
         if html is not None:
             self.say(f"The report is in {html}.")
         if result.failures:
