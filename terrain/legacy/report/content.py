@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
 from terrain.legacy.report import page
 from terrain.progress import measured
-from terrain.sqlfiles import statements
+from terrain.sqlfiles import render, statements
 
 #: How a report is written.  Whatever was ever written stays readable.
 VERSION = 1
 
-#: Statements of ``money.sql`` come in pairs; what each is about.
+#: Statements of ``report.sql`` come in pairs; what each is about.
 MONEY = {
     "orders": "Orders, as customers were charged",
     "lines": "Lines of orders, as models were priced",
@@ -137,10 +137,10 @@ def tables(connection: BaseDatabaseWrapper) -> dict[str, dict[str, Any]]:
 def _fingerprint(
     connection: BaseDatabaseWrapper, schema: str, table: str
 ) -> tuple[int, str]:
-    """As of a backup; what the session would make of a value is pinned."""
+    """To the byte, as text; what the session would make of a value is pinned."""
     names = sorted(each.name for each in catalog.columns(connection, schema, table))
-    query = fingerprints.statement(
-        "fingerprint",
+    query = render(
+        _statements()["fingerprint"],
         table=sql.ident(schema, table),
         columns=", ".join(sql.ident("t", name) for name in names),
     )
@@ -207,11 +207,14 @@ def money(connection: BaseDatabaseWrapper) -> list[dict[str, Any]]:
 def _pennies(
     connection: BaseDatabaseWrapper, statement: str
 ) -> dict[str, tuple[int, int | str]]:
-    query = statements(Path(__file__).with_name("money.sql"))[statement]
     return {
         status: (rows, _whole(pennies))
-        for status, rows, pennies in catalog.rows(connection, query)
+        for status, rows, pennies in catalog.rows(connection, _statements()[statement])
     }
+
+
+def _statements() -> Mapping[str, str]:
+    return statements(Path(__file__).with_name("report.sql"))
 
 
 def _whole(pennies: Decimal) -> int | str:

@@ -1,6 +1,12 @@
--- What the shop is worth, before and after, written by hand: none of these uses an
--- expression of the declaration.  Each returns (status, rows, pennies).  An amount that is
--- no number counts as nothing, and so does text that is no amount.
+-- What a report counts, written by hand: none of these uses an expression of the
+-- declaration.  Those that come in pairs, before and after, return (status, rows, pennies);
+-- an amount that is no number counts as nothing, and so does text that is no amount.
+
+-- name: fingerprint
+-- Rows and fingerprint of a table: a sum, so that the order of the rows is no matter, and
+-- in numeric, so that it cannot overflow.  Saved reports have it, so it stays as it is.
+SELECT count(*), coalesce(sum(hashtextextended(ROW({columns})::text COLLATE "C", 0)), 0)::text
+  FROM ONLY {table} t
 
 -- name: orders_before
 -- What customers have paid, or are to pay: the total that each order states.
