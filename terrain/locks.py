@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ T = TypeVar("T")
 #: Milliseconds one attempt waits for its locks at most, and so delays others.
 LOCK_TIMEOUT = 100
 #: Milliseconds the first attempt at a table waits; each one after it twice as long.
-FIRST_TIMEOUT = 5
+FIRST_TIMEOUT = 20
 #: Milliseconds waited for anything else by an attempt that has its first table already.
 NEXT_TIMEOUT = 10
 #: Seconds after which a command stops trying.
@@ -140,114 +140,172 @@ def run_briefly(
     """
     if connection.in_atomic_block:
         return action()
+    turn = _Turn(connection, list(tables), mode)
+
+    def run() -> T:
+        with transaction.atomic(using=connection.alias):
+            turn.lock()
+            return action()
+
+    return _again_and_again(turn, run, what, limit, say, also)
+
+
+def change_briefly(
+    connection: BaseDatabaseWrapper,
+    statements: Sequence[str],
+    *,
+    what: str,
+    tables: tuple[str, ...],
+    mode: Mode,
+    limit: float | None = None,
+    say: Say | None = None,
+) -> None:
+    """Run statements that need ``tables`` locked in ``mode``, as :func:`run_briefly` does.
+
+    Locks, statements and commit are one message: however far away or busy this side is,
+    what is locked does not wait for it.
+    """
+    if connection.in_atomic_block:
+        _execute(connection, statements)
+        return
+    turn = _Turn(connection, list(tables), mode)
+    _again_and_again(turn, lambda: turn.change(statements), what, limit, say)
+
+
+def _again_and_again(
+    turn: _Turn,
+    run: Callable[[], T],
+    what: str,
+    limit: float | None,
+    say: Say | None,
+    also: tuple[type[Exception], ...] = (),
+) -> T:
     limit = TOTAL_LIMIT if limit is None else limit
     deadline = time.monotonic() + limit
     told = Told(what, say)
-    attempt = _Attempt(connection, list(tables), mode)
     pause = 0.05
     while True:
         try:
-            with transaction.atomic(using=connection.alias):
-                attempt.lock()
-                result = action()
+            result = run()
         except DatabaseError as error:
             if not is_retried(error) and not isinstance(error.__cause__, also):
                 raise
-            blockers = who_blocks(connection, tables, mode)
+            blockers = who_blocks(turn.connection, tuple(turn.tables), turn.mode)
             if time.monotonic() > deadline:
                 raise LockNotObtained(what, limit, named(blockers)) from error
             told.waits_for(blockers)
         else:
-            if mode is not None:
-                attempt.tell(what, told.began)
+            turn.tell(what, told.began)
             return result
         time.sleep(random.uniform(0, pause))
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
+def _execute(
+    connection: BaseDatabaseWrapper, statements: Iterable[str]
+) -> list[tuple[Any, ...]]:
+    """Run statements as one message, which is one transaction; the rows of all of them."""
+    found: list[tuple[Any, ...]] = []
+    with connection.cursor() as cursor:
+        cursor.execute("\n;\n".join(statements))
+        while True:
+            if cursor.description is not None:
+                found += cursor.fetchall()
+            if not cursor.nextset():
+                return found
+
+
 @dataclass
-class _Attempt:
+class _Turn:
     """How long is waited for which lock: the first time hardly, then longer.
 
     Who waits holding nothing delays only those who come to the same table after it.  So
-    the wait is for the first table, the others are to be had almost at once; and the one
-    that was not is the first next time.
+    the wait is for the first table, the others are to be had almost at once; and another
+    one is the first the next time.  ``seconds`` is how long the last one had its locks.
     """
 
     connection: BaseDatabaseWrapper
     tables: list[str]
     mode: Mode | None
     timeout: int = FIRST_TIMEOUT
-    number: int = 0
+    attempts: int = 0
     locked_at: float = 0.0
-
-    def tell(self, what: str, began: float) -> None:
-        """Let others know how long it took, once it is committed."""
-        now = time.monotonic()
-        done.send(
-            sender=None,
-            connection=self.connection,
-            what=what,
-            seconds=now - self.locked_at,
-            waited=self.locked_at - began,
-            attempts=self.number,
-        )
+    seconds: float | None = None
 
     def lock(self) -> None:
-        """Take the locks, within the attempt's transaction."""
-        self.number += 1
-        self.locked_at = 0.0
-        if self.mode is None:
-            _wait_at_most(self.connection, LOCK_TIMEOUT)
-            return
-        there = [table for table in self.tables if self._can_be_locked(table)]
-        self._get_vacuum_out_of_the_way(there)
-        timeout, self.timeout = self.timeout, min(self.timeout * 2, LOCK_TIMEOUT)
-        for table in there:
-            _wait_at_most(self.connection, timeout)
-            try:
-                self._lock(table, self.mode)
-            except DatabaseError:
-                self.tables.remove(table)
-                self.tables.insert(0, table)
-                raise
-            self.locked_at = self.locked_at or time.monotonic()
-            timeout = NEXT_TIMEOUT
-        self.locked_at = self.locked_at or time.monotonic()
-        _wait_at_most(self.connection, timeout)
+        """Take the locks, within the transaction of the attempt."""
+        _execute(self.connection, self._locking())
+        self.locked_at = time.monotonic()
 
-    def _get_vacuum_out_of_the_way(self, tables: list[str]) -> None:
-        """Wait behind whoever vacuums, where nobody has to wait behind us.
+    def change(self, statements: Sequence[str]) -> None:
+        """Take the locks and run the statements."""
+        now = "SELECT clock_timestamp()"
+        (locked,), (done_at,) = _execute(
+            self.connection, [*self._locking(), now, *statements, now]
+        )
+        self.seconds = (done_at - locked).total_seconds()
+
+    def _locking(self) -> list[str]:
+        self.attempts += 1
+        if self.mode is None:
+            return [f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}"]
+        statements = list(self._statements(*self._known()))
+        self.timeout = min(self.timeout * 2, LOCK_TIMEOUT)
+        self.tables = [*self.tables[1:], *self.tables[:1]]
+        return statements
+
+    def _known(self) -> tuple[list[str], int]:
+        """The tables that can be locked, and the server's deadlock_timeout in milliseconds.
+
+        A view cannot: what it is made from would be locked as well.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT array(SELECT t FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n)"
+                "  JOIN pg_class c ON c.oid = to_regclass(t) WHERE c.relkind IN ('r', 'p')"
+                "  ORDER BY n),"
+                " (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout')",
+                [self.tables],
+            )
+            found: tuple[list[str], int] = cursor.fetchone()
+        return found
+
+    def _statements(self, tables: list[str], deadlock_timeout: int) -> Iterator[str]:
+        """First behind whoever vacuums, where nobody has to wait behind us.
 
         An autovacuum makes way for who has waited for ``deadlock_timeout`` (1 s).  The lock
         that it has itself is enough to make it, and lets reads and writes pass, also while
         it is waited for.  Had here, no other vacuum can begin before the attempt ends.
         """
-        _wait_at_most(self.connection, self._deadlock_timeout() + 1000)
+        yield f"SET LOCAL lock_timeout = {deadlock_timeout + 1000}"
         for table in tables:
-            self._lock(table, Mode.SHARE_UPDATE_EXCLUSIVE)
+            yield f"LOCK TABLE {_quoted(table)} IN {Mode.SHARE_UPDATE_EXCLUSIVE} MODE"
+        timeout = self.timeout
+        for table in tables:
+            yield f"SET LOCAL lock_timeout = {timeout}"
+            yield f"LOCK TABLE {_quoted(table)} IN {self.mode} MODE"
+            timeout = NEXT_TIMEOUT
+        yield f"SET LOCAL lock_timeout = {timeout}"
 
-    def _deadlock_timeout(self) -> int:
-        found: int = self._value(
-            "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
+    def tell(self, what: str, began: float) -> None:
+        """Let others know how long it took, once it is committed."""
+        if self.mode is None:
+            return
+        now = time.monotonic()
+        seconds = now - self.locked_at if self.seconds is None else self.seconds
+        done.send(
+            sender=None,
+            connection=self.connection,
+            what=what,
+            seconds=seconds,
+            waited=now - began - seconds,
+            attempts=self.attempts,
         )
-        return found
 
-    def _can_be_locked(self, table: str) -> bool:
-        """A view would have what it is made from locked as well."""
-        kind = "SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(%s)"
-        return bool(self._value(kind, table))
 
-    def _value(self, query: str, *params: str) -> Any:
-        with self.connection.cursor() as cursor:
-            cursor.execute(query, params or None)
-            row = cursor.fetchone()
-        return row[0] if row else None
-
-    def _lock(self, table: str, mode: Mode) -> None:
-        name = sql.Identifier(*table.split("."))
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql.SQL(f"LOCK TABLE {{}} IN {mode} MODE").format(name))
+def _quoted(table: str) -> str:
+    """A qualified name, for SQL."""
+    return sql.Identifier(*table.split(".")).as_string()
 
 
 # --- one run at a time ---------------------------------------------------------------------

@@ -161,12 +161,12 @@ def add_unique(
         )
 
     build_index(schema_editor, qualified(model), name, create)
-    locks.run_briefly(
+    locks.change_briefly(
         schema_editor.connection,
-        lambda: schema_editor.execute(
+        [
             f"ALTER TABLE {qualified(model)} ADD CONSTRAINT {quote(name)}"
             f" UNIQUE USING INDEX {quote(name)}"
-        ),
+        ],
         what=f"Adding unique constraint {name}",
         tables=(qualified(model),),
         mode=Mode.ACCESS_EXCLUSIVE,
@@ -186,9 +186,9 @@ def add_foreign_key(
     validated = _is_validated(schema_editor, model, constraint.name)
     if validated is None:
         create = f"{constraint.create_sql(model, schema_editor)} NOT VALID"
-        locks.run_briefly(
+        locks.change_briefly(
             schema_editor.connection,
-            lambda: schema_editor.execute(create),
+            [create],
             what=f"Adding foreign key {constraint.name}",
             tables=_both_tables(model, constraint),
             mode=Mode.SHARE_ROW_EXCLUSIVE,
@@ -274,12 +274,12 @@ def drop_constraint(
     tables: tuple[str, ...] = (qualified(model),)
     if isinstance(constraint, ForeignKeyConstraint):
         tables = _both_tables(model, constraint)
-    locks.run_briefly(
+    locks.change_briefly(
         schema_editor.connection,
-        lambda: schema_editor.execute(
+        [
             f"ALTER TABLE {qualified(model)} DROP CONSTRAINT IF EXISTS"
             f" {schema_editor.quote_name(constraint.name)}"
-        ),
+        ],
         what=f"Dropping constraint {constraint.name}",
         tables=tables,
         mode=Mode.ACCESS_EXCLUSIVE,

@@ -153,9 +153,9 @@ class InstallSQL(NotInTransactionMixin, migrations.RunSQL):
         self, schema_editor: BaseDatabaseSchemaEditor, sql: str, what: str, mode: Mode
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
-        locks.run_briefly(
+        locks.change_briefly(
             schema_editor.connection,
-            lambda: schema_editor.execute(sql, params=None),
+            [sql],
             what=what,
             tables=self.tables,
             mode=mode,

@@ -425,9 +425,17 @@ def test_only_one_command_changes_a_database_at_a_time(
         ("rollback_migration", "--yes", "-v", "0"),
         ("copy_models_to_assets",),
         ("migrate", "orders", "zero", "-v", "0"),
+        ("prepare_database",),
+        ("prepare_database", "--undo"),
+        ("settle", "--again"),
     ):
         assert manage(*command) == Result(2, "", busy), command
     assert contents(migrated) == before
+    at_work = busy.partition(": ")[2].partition(". Wait")[0]
+    assert manage("migration_status").out.endswith(
+        f"\nA command is at work: {at_work}.\n"
+    )
+    assert json.loads(manage("migration_status", "--json").out)["at_work"] == [at_work]
     for command in (("preflight",), ("migration_status",), ("verify_migration",)):
         assert manage(*command, "-v", "0").code == 0
 

@@ -82,7 +82,7 @@ def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
     )
     assert "✓ All 1,109 rows can be read back as they are, to the byte.\n" in result.out
     assert (
-        "What it locks. Each try waits 5 to 100 ms for its lock, then steps aside; after 60 s"
+        "What it locks. Each try waits 20 to 100 ms for its lock, then steps aside; after 60 s"
         " it stops, and can be run again.\n" in result.out
     )
     assert re.findall(

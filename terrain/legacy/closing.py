@@ -12,8 +12,6 @@ The function is in ``legacy_parked``, because ``rebuilt`` goes while tables are 
 
 from __future__ import annotations
 
-from functools import partial
-
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
@@ -47,10 +45,18 @@ def is_under_way(connection: BaseDatabaseWrapper) -> bool:
 def close(connection: BaseDatabaseWrapper, table: str) -> None:
     """Let nobody but the sync write to ``public.<table>``; in the caller's transaction."""
     with connection.cursor() as cursor:
-        if not catalog.schema_exists(connection, PARKED):
-            cursor.execute(f"CREATE SCHEMA {sql.ident(PARKED)}")
-        cursor.execute(sql.closed_function())
-        cursor.execute(sql.closing_trigger(sql.ident("public", table)))
+        for statement in closing(connection, table):
+            cursor.execute(statement)
+
+
+def closing(connection: BaseDatabaseWrapper, table: str) -> list[str]:
+    """The statements that close a table; also after one another, for several."""
+    make = f"CREATE SCHEMA IF NOT EXISTS {sql.ident(PARKED)}"
+    return [
+        *([] if catalog.schema_exists(connection, PARKED) else [make]),
+        sql.closed_function(),
+        sql.closing_trigger(sql.ident("public", table)),
+    ]
 
 
 def closed(connection: BaseDatabaseWrapper) -> list[str]:
@@ -70,9 +76,9 @@ def closed(connection: BaseDatabaseWrapper) -> list[str]:
 def open_all(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     """Let the new application write again."""
     for table in closed(connection):
-        locks.run_briefly(
+        locks.change_briefly(
             connection,
-            partial(_open, connection, table),
+            [sql.opening(sql.ident("public", table))],
             what=f"Opening {table}",
             tables=(f"public.{table}",),
             mode=Mode.ACCESS_EXCLUSIVE,
@@ -81,8 +87,3 @@ def open_all(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     if catalog.schema_exists(connection, PARKED):
         with connection.cursor() as cursor:
             cursor.execute(sql.drop_closed_function())
-
-
-def _open(connection: BaseDatabaseWrapper, table: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql.opening(sql.ident("public", table)))

@@ -7,7 +7,6 @@ run again after having been killed at any instant, and a second run changes noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -32,9 +31,11 @@ def _execute(connection: BaseDatabaseWrapper, statements: Iterable[str]) -> None
             cursor.execute(statement)
 
 
-def _ensure_schema(connection: BaseDatabaseWrapper, schema: str) -> None:
-    if not catalog.schema_exists(connection, schema):
-        _execute(connection, [f"CREATE SCHEMA {sql.ident(schema)}"])
+def _make_schema(connection: BaseDatabaseWrapper, schema: str) -> list[str]:
+    """The statement for it, unless it is there."""
+    if catalog.schema_exists(connection, schema):
+        return []
+    return [f"CREATE SCHEMA {sql.ident(schema)}"]
 
 
 def drop_schema_if_empty(connection: BaseDatabaseWrapper, schema: str) -> None:
@@ -63,19 +64,13 @@ def stand_aside(
     if catalog.legacy_schema_of(connection, table) != "public":
         return False
 
-    def move() -> None:
-        _ensure_schema(connection, LEGACY)
-        _admit_everybody(connection, table)
-        _execute(
-            connection,
-            [
-                f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(LEGACY)}"
-            ],
-        )
-
-    locks.run_briefly(
+    locks.change_briefly(
         connection,
-        move,
+        [
+            *_make_schema(connection, LEGACY),
+            *_admit_everybody(connection, table),
+            f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(LEGACY)}",
+        ],
         what=f"Moving {table} aside",
         tables=(f"public.{table}",),
         mode=Mode.ACCESS_EXCLUSIVE,
@@ -84,7 +79,7 @@ def stand_aside(
     return True
 
 
-def _admit_everybody(connection: BaseDatabaseWrapper, table: str) -> None:
+def _admit_everybody(connection: BaseDatabaseWrapper, table: str) -> list[str]:
     """USAGE on ``legacy`` for every role with any right on the table, its owner included."""
     grantees = catalog.rows(
         connection,
@@ -99,14 +94,11 @@ def _admit_everybody(connection: BaseDatabaseWrapper, table: str) -> None:
         " WHERE s.nspname = 'public' AND c.relname = %s",
         [table],
     )
-    _execute(
-        connection,
-        [
-            f"GRANT USAGE ON SCHEMA {sql.ident(LEGACY)} TO"
-            f" {'PUBLIC' if role is None else sql.ident(role)}"
-            for (role,) in grantees
-        ],
-    )
+    return [
+        f"GRANT USAGE ON SCHEMA {sql.ident(LEGACY)} TO"
+        f" {'PUBLIC' if role is None else sql.ident(role)}"
+        for (role,) in grantees
+    ]
 
 
 def move_back(
@@ -120,11 +112,9 @@ def move_back(
             f"public.{table} is in the way of legacy.{table}. Run rollback_migration, which"
             " parks the new tables first."
         )
-    locks.run_briefly(
+    locks.change_briefly(
         connection,
-        lambda: _execute(
-            connection, [f"ALTER TABLE {sql.ident(LEGACY, table)} SET SCHEMA public"]
-        ),
+        [f"ALTER TABLE {sql.ident(LEGACY, table)} SET SCHEMA public"],
         what=f"Moving {table} back",
         tables=(f"legacy.{table}",),
         mode=Mode.ACCESS_EXCLUSIVE,
@@ -275,13 +265,12 @@ def keep_in_step(
     moment on.
     """
 
-    def create() -> None:
-        _execute(connection, sql.triggers_on_legacy(lens))
-        _execute(connection, sql.triggers_on_new(lens.new, BY_NEW[lens.new]))
-
-    locks.run_briefly(
+    locks.change_briefly(
         connection,
-        create,
+        [
+            *sql.triggers_on_legacy(lens),
+            *sql.triggers_on_new(lens.new, BY_NEW[lens.new]),
+        ],
         what=f"Putting the triggers on {lens.legacy} and {lens.new}",
         tables=_sides(lens),
         mode=Mode.SHARE_ROW_EXCLUSIVE,
@@ -319,15 +308,15 @@ def let_go(
     if not tables:
         return
 
-    def drop() -> None:
-        for table in tables:
-            _execute(connection, sql.drop_triggers(sql.ident(*table.split("."))))
-            if table in open_:
-                closing.close(connection, table.removeprefix("public."))
-
-    locks.run_briefly(
+    statements = []
+    for table in tables:
+        statements += sql.drop_triggers(sql.ident(*table.split(".")))
+        if table in open_:
+            name = table.removeprefix("public.")
+            statements += closing.closing(connection, name)
+    locks.change_briefly(
         connection,
-        drop,
+        statements,
         what=f"Taking the triggers off {lens.legacy} and {lens.new}",
         tables=tuple(tables),
         mode=Mode.ACCESS_EXCLUSIVE,
@@ -370,28 +359,20 @@ def park(
         ) or catalog.table_exists(connection, PARKED, table):
             continue
 
-        def move(table: str = table) -> None:
-            _ensure_schema(connection, PARKED)
-            _execute(
-                connection,
-                [
-                    *_drop_limits(connection, table),
-                    f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(PARKED)}",
-                ],
-            )
-            if table not in _WITHOUT_STAND_IN:
-                _execute(
-                    connection,
-                    [
-                        f"CREATE TABLE {sql.ident('public', table)}"
-                        f" (LIKE {sql.ident(PARKED, table)} INCLUDING DEFAULTS)"
-                    ],
-                )
-                closing.close(connection, table)
-
-        locks.run_briefly(
+        statements = [
+            *_make_schema(connection, PARKED),
+            *_drop_limits(connection, table),
+            f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(PARKED)}",
+        ]
+        if table not in _WITHOUT_STAND_IN:
+            statements += [
+                f"CREATE TABLE {sql.ident('public', table)}"
+                f" (LIKE {sql.ident(PARKED, table)} INCLUDING DEFAULTS)",
+                *closing.closing(connection, table),
+            ]
+        locks.change_briefly(
             connection,
-            move,
+            statements,
             what=f"Parking {table}",
             tables=(f"public.{table}",),
             mode=Mode.ACCESS_EXCLUSIVE,
@@ -435,20 +416,15 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
         _check_shape(connection, table)
         _strip(connection, table)
 
-        def move(table: str = table) -> None:
-            _execute(
-                connection,
-                [
-                    f"DROP TABLE IF EXISTS {sql.ident('public', table)}",
-                    f"ALTER TABLE {sql.ident(PARKED, table)} SET SCHEMA public",
-                ],
-            )
-            if table in closing.MIRRORED:
-                closing.close(connection, table)
-
-        locks.run_briefly(
+        statements = [
+            f"DROP TABLE IF EXISTS {sql.ident('public', table)}",
+            f"ALTER TABLE {sql.ident(PARKED, table)} SET SCHEMA public",
+        ]
+        if table in closing.MIRRORED:
+            statements += closing.closing(connection, table)
+        locks.change_briefly(
             connection,
-            move,
+            statements,
             what=f"Bringing back {table}",
             tables=(f"{PARKED}.{table}", f"public.{table}"),
             mode=Mode.ACCESS_EXCLUSIVE,
@@ -478,9 +454,9 @@ def _strip(connection: BaseDatabaseWrapper, table: str) -> None:
             if kind == "index"
             else f"ALTER TABLE {parked} DROP CONSTRAINT {sql.ident(name)}"
         )
-        locks.run_briefly(
+        locks.change_briefly(
             connection,
-            partial(_execute, connection, [statement]),
+            [statement],
             what=f"Dropping {name}",
             tables=(f"{PARKED}.{table}", *([other] if other else [])),
             mode=Mode.ACCESS_EXCLUSIVE,

@@ -277,6 +277,7 @@ def _done(
         "moved": [],
         "quarantined": [],
         "times": {},
+        "locks": {},
     }
     for number, (command, arguments) in enumerate(COMMANDS, 1):
         if not _step(document, run, command, arguments):
@@ -289,7 +290,9 @@ def _done(
         "times": dict(_times(connection)),
         "size_after": _size(connection),
     }
-    if back and _step(document, run, *BACK):
+    went_back = back and _step(document, run, *BACK)
+    document["locks"] = ledger.locks_before(connection.alias)
+    if went_back:
         say(f"and back, {BACK[0]}: {document['steps'][-1]['seconds']:,.1f} s")
     return document
 

@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain.blockers import Blocker, Kind, Mode, in_transaction, who_blocks
-from terrain.legacy import catalog, ledger
+from terrain.legacy import catalog, ledger, rehearsed
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.schema import Lens
 from terrain.pace import BESIDE_OTHERS
 
-#: Seconds that what is locked stays so, with the commit, where the ledger has no measure of
-#: it: medians of a run at scale 0.1 beside 650 statements a second (docs/decisions/0014).
+#: Seconds that what is locked stays so, with the commit, where neither the ledger nor a
+#: rehearsal has a measure of it (docs/decisions/0007-short-locks.md).
 MEASURED: Mapping[str, float] = {
     "move": 0.012,
     "triggers on": 0.035,
@@ -143,11 +144,22 @@ def transactions(connection: BaseDatabaseWrapper) -> frozenset[str]:
 def foretold(situation: Situation, seen: frozenset[str]) -> tuple[Lock, ...]:
     """Each step's locks, in order; ``seen`` are the transactions of a while ago."""
     connection = situation.connection
-    before: dict[str, float] = {}
+    before = _rehearsed(situation)
     if catalog.table_exists(connection, "public", "legacy_run"):
-        before = ledger.locks_before(connection.alias)
+        before |= ledger.locks_before(connection.alias)
     asked = _Asked(situation, before, seen, tuple(in_transaction(connection)))
     return (*_forward(asked), *_afterwards(asked))
+
+
+def _rehearsed(situation: Situation) -> dict[str, float]:
+    """What was locked -> seconds, in the last rehearsal."""
+    connection = situation.connection
+    last = rehearsed.latest(
+        settings.BACKUP_DIR,
+        connection.settings_dict["NAME"],
+        catalog.system(connection),
+    )
+    return dict(last.get("locks", {})) if last is not None else {}
 
 
 def _forward(asked: _Asked) -> Iterator[Lock]:

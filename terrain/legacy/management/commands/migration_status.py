@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
+from terrain import locks
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import catalog, guide, rehearsed
 from terrain.pace import control
@@ -41,6 +42,7 @@ class Command(BaseCommand):
             catalog.system(self.connection),
         )
         times = _rehearsed(last)
+        at_work = locks.at_work(self.connection)
         if options["json"]:
             self.print_json(
                 {
@@ -53,6 +55,7 @@ class Command(BaseCommand):
                         for step in steps
                     ],
                     "pace": control.as_json(self.connection),
+                    "at_work": at_work,
                     "next": following,
                     "rehearsal": last,
                 }
@@ -63,7 +66,9 @@ class Command(BaseCommand):
             self._print_rehearsal(last)
         for sentence in orders.sentences():
             self.say(f"\n{sentence}")
-        if following is None:
+        if at_work:
+            self.say(f"\nA command is at work: {'; '.join(at_work)}.")
+        elif following is None:
             self.say("\nAll is done.")
         else:
             self.say(f"\nNext: python manage.py {following}")

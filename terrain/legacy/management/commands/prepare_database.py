@@ -6,6 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from terrain import locks
+from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.legacy import catalog, prepare
@@ -23,8 +25,15 @@ class Command(BaseCommand):
         parser.add_argument("--undo", action="store_true", help="take it back")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            with locks.exclusive(self.connection):
+                self._set_or_undo(options["undo"])
+        except locks.Busy as error:
+            raise CannotRun(str(error)) from error
+
+    def _set_or_undo(self, undo: bool) -> None:
         tables = catalog.legacy_tables(self.connection)
-        if options["undo"]:
+        if undo:
             if LEGACY in tables.values():
                 raise Refusal(
                     "The legacy tables stand in the schema legacy, where only this search"
