@@ -8,8 +8,11 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.html import format_html
 
 from catalogue import drawing
+from catalogue.curation import Arranges, Curates
 from catalogue.models import (
     Asset,
     AssetSet,
@@ -19,7 +22,13 @@ from catalogue.models import (
     TableAsset,
     TableSet,
 )
-from terrain.pages import RecordAdmin, RecordInline, changelist_link, record_link
+from terrain.pages import (
+    RecordAdmin,
+    RecordInline,
+    changelist_link,
+    record_link,
+    shown,
+)
 from terrain.pages.pictures import thumbnail
 from terrain.pages.shown import many, related
 
@@ -89,10 +98,11 @@ class ModelAdmin(RecordAdmin):
 
 
 @admin.register(Asset)
-class AssetAdmin(RecordAdmin):
+class AssetAdmin(Curates):
     """An entry of the global catalogue."""
 
     found_first = 41
+    actions = ("into_set", "into_library")
     belongings = (("table_assets", "asset"), ("set_items", "asset"))
 
     list_display = (
@@ -149,8 +159,8 @@ class AssetAdmin(RecordAdmin):
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Pictures where there are any to be had."""
-        shown = super().get_list_display(request)
-        return [each for each in shown if each != "picture" or settings.FILES_URL]
+        columns = super().get_list_display(request)
+        return [each for each in columns if each != "picture" or settings.FILES_URL]
 
     @admin.display(description="Picture")
     def picture(self, asset: Asset) -> str:
@@ -184,7 +194,7 @@ class AssetSetItemInline(RecordInline):
 
 
 @admin.register(AssetSet)
-class AssetSetAdmin(RecordAdmin):
+class AssetSetAdmin(Arranges):
     """A curated, ordered collection."""
 
     belongings = (("items", "asset_set"), ("table_sets", "asset_set"))
@@ -211,8 +221,12 @@ class AssetSetAdmin(RecordAdmin):
 
     @admin.display(description="Holds")
     def holds(self, chosen: AssetSet) -> str:
+        if chosen._state.adding:
+            return shown.EMPTY
+        arrange = reverse("admin:catalogue_assetset_arrange", args=[chosen.pk])
         return many(
             [
+                format_html('<a href="{}">Put in order, or add many</a>', arrange),
                 changelist_link(
                     chosen.items.all(),
                     {"asset_set__id__exact": chosen.pk},
