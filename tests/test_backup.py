@@ -33,7 +33,7 @@ from terrain.legacy.backup.server import CannotTell, Server
 from terrain.legacy.backup.telling import Teller
 from tests import backups
 from tests.backups import only, until
-from tests.conftest import Database, Result
+from tests.conftest import Database, Result, pointed_at
 
 pytestmark = pytest.mark.migration
 
@@ -255,15 +255,13 @@ def test_elsewhere(
 
 
 def test_name_that_is_no_name_of_a_folder(
-    cluster: Any, administrator: Administrator, manage: Manage, folder: Path
+    django_db_blocker: Any, administrator: Administrator, manage: Manage, folder: Path
 ) -> None:
-    from tests.conftest import pointed_at
-
     name = "a/b=c 'd' \"e\""
     quoted = psycopg.sql.Identifier(name).as_string(None)
     administrator.execute(f"CREATE DATABASE {quoted} OWNER terrain")
     try:
-        with pointed_at(name):
+        with django_db_blocker.unblock(), pointed_at(name):
             assert manage("backup_database").code == 0
     finally:
         administrator.execute(f"DROP DATABASE {quoted}")
@@ -446,6 +444,38 @@ def test_programs_no_newer_than_need_be(cluster: Any) -> None:
         assert tools.find(server, major, at_least).major == found
     own = tools.find(server, cluster.version)
     assert own.folder == binaries(cluster.version)
+
+
+@pytest.mark.parametrize(
+    "said, method",
+    [
+        ('connection to server on socket "/nonexistent" failed', "zstd"),
+        ("this build does not support compression with ZSTD", "gzip"),
+        ('pg_dump: error: invalid value "zstd" for option -Z/--compress', "gzip"),
+    ],
+)
+def test_which_compression(tmp_path: Path, said: str, method: str) -> None:
+    """As pg_dump of 16 with zstd says it, of 16 without, and of 15."""
+    program = tmp_path / "pg_dump"
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    assert tools.Tools(tmp_path, "16.1").compression() == method
+
+
+def test_dump_in_zstd_and_no_program_that_reads_it(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server.of(django_connection)
+    monkeypatch.setattr(tools.Tools, "compression", lambda self: "gzip")
+    with pytest.raises(tools.Missing) as error:
+        tools.find(server, 16, zstd=True)
+    assert str(error.value) == (
+        "The server is PostgreSQL 16, and pg_dump and pg_restore of version 16 or newer,"
+        " built with zstd, are not here. Type: apt-get install postgresql-client-16 (if it"
+        " is not found, from apt.postgresql.org)."
+    )
+    monkeypatch.setattr(tools.Tools, "compression", lambda self: "zstd")
+    assert tools.find(server, 16, zstd=True).major == 16
 
 
 def test_pg_dump_that_fails(

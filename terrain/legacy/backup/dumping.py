@@ -17,9 +17,9 @@ from terrain.legacy.backup.encryption import Cipher, Key
 from terrain.legacy.backup.fingerprints import statement
 from terrain.legacy.backup.folder import name, partial
 from terrain.legacy.backup.manifest import Backup
-from terrain.legacy.backup.programs import Failed, Pipe, Program
+from terrain.legacy.backup.programs import INTERVAL, Failed, Pipe, Program
 from terrain.legacy.backup.server import Connection, Server
-from terrain.legacy.backup.telling import Teller
+from terrain.legacy.backup.telling import Every, Teller
 from terrain.legacy.backup.tools import Tools
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.schema import fingerprint
@@ -113,9 +113,12 @@ class _Dump:
         )
 
     def _fingerprints(self, program: Program | Pipe) -> fingerprints.Contents:
+        every = Every(INTERVAL)
+
         def read(table: str) -> None:
             self._check(program)
-            self._tell()
+            if every.is_due():  # there may be very many tables
+                self._tell()
 
         try:
             return fingerprints.of(self.connection, read)

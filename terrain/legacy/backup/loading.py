@@ -62,7 +62,8 @@ def load(
     """
     with server.connect(database) as connection:
         major = connection.info.server_version // 10000
-        found = tools.find(server, major, kept.tools_major)
+        zstd = kept.manifest["compression"] == "zstd"
+        found = tools.find(server, major, kept.tools_major, zstd=zstd)
         failed = _restore(server, kept, connection, found, jobs, teller)
         lost = dict(_one_by_one(connection, failed))
         now = _compare(connection, kept, teller)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 #: Seconds between two looks at a program that is at work.
-INTERVAL = 0.5
+INTERVAL = 1.0
 #: Seconds a program has to clean up after itself when it is asked to stop.
 GRACE = 10.0
 

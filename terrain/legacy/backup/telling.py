@@ -33,3 +33,18 @@ class Teller:
         if what != self._what:
             self._what, self._began = what, now
         progress.report(Progress(what, done, total, now - self._began, unit=unit))
+
+
+class Every:
+    """Whether so many seconds have passed since this was last so; at first it is."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True

@@ -56,19 +56,27 @@ class Tools:
         return "gzip" if refused else "zstd"
 
 
-def find(server: Server, major: int, at_least: int | None = None) -> Tools:
+def find(
+    server: Server, major: int, at_least: int | None = None, *, zstd: bool = False
+) -> Tools:
     """The oldest programs that suit a server of this major version.
 
     A dump needs programs no older than the server, a restore also none older than those
-    that dumped (``at_least``).  Newer than need be is not wanted: their output may use
-    what the server does not know.  Raises :class:`Missing`.
+    that dumped (``at_least``), and what they compressed with ``zstd`` those that were built
+    without cannot read.  Newer than need be is not wanted: their output may use what the
+    server does not know.  Raises :class:`Missing`.
     """
     least = max(major, at_least or major)
-    suited = [each for each in _installed(server) if each.major >= least]
+    suited = [
+        each
+        for each in _installed(server)
+        if each.major >= least and (not zstd or each.compression() == "zstd")
+    ]
     if not suited:
+        built = ", built with zstd," if zstd else ""
         raise Missing(
             f"The server is PostgreSQL {major}, and pg_dump and pg_restore of version"
-            f" {least} or newer are not here. Type: apt-get install"
+            f" {least} or newer{built} are not here. Type: apt-get install"
             f" postgresql-client-{least} (if it is not found, from apt.postgresql.org)."
         )
     return min(suited, key=lambda each: each.major)

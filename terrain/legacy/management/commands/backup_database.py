@@ -82,8 +82,8 @@ class Command(BaseCommand):
         folder: Path = (options["output"] or settings.BACKUP_DIR).resolve()
         self.options = options
         try:
+            server = Server.of(self.connection)
             with self.connection.wrap_database_errors, usage.ours(self.connection):
-                server = Server.of(self.connection)
                 made = self._backed_up(server, folder, Teller(self.say))
         except (
             CannotTell,
