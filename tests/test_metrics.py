@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -258,7 +259,15 @@ def test_use_of_the_legacy_tables(both: Both) -> None:
     both.does("UPDATE orders SET notes = 'seen'")
     both.old.execute("SELECT pg_stat_force_next_flush()")
     assert writes() > before
-    assert (value(scrape(), "terrain_other_sessions", role="shop_app") or 0) >= 1
+    samples = scrape()
+    assert (value(samples, "terrain_other_sessions", role="shop_app") or 0) >= 1
+    last = value(
+        samples,
+        "terrain_legacy_last_write_timestamp_seconds",
+        table="orders",
+        role="shop_app",
+    )
+    assert last is not None and abs(time.time() - last) < 120
 
 
 def test_backups_and_their_proof(

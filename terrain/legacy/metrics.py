@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from terrain import locks
 from terrain.legacy import backup, catalog, cleanup
-from terrain.legacy.catalog import LEGACY
+from terrain.legacy.catalog import LEGACY, REBUILT
 from terrain.legacy.models import Run
 from terrain.monitoring import sources
 from terrain.monitoring.sources import counter, gauge
@@ -120,7 +120,7 @@ def _quarantine(connection: BaseDatabaseWrapper) -> Iterator[Metric]:
 
 
 def _settling(connection: BaseDatabaseWrapper) -> Iterator[Metric]:
-    if not catalog.table_exists(connection, "rebuilt", "queue"):
+    if not catalog.table_exists(connection, REBUILT, "queue"):
         return
     ((number, seconds),) = sources.ask(connection, _FILE, "settling")
     yield gauge(
@@ -156,6 +156,16 @@ def _use(connection: BaseDatabaseWrapper) -> Iterator[Metric]:
             for operation, index in (("insert", 3), ("update", 4), ("delete", 5))
         ],
     )
+    if catalog.table_exists(connection, REBUILT, "used"):
+        yield gauge(
+            "terrain_legacy_last_write_timestamp_seconds",
+            "When a role last wrote to a legacy table by a statement of its own, to the minute.",
+            ["table", "role"],
+            [
+                ([table, role], at)
+                for table, role, at in sources.ask(connection, _FILE, "written")
+            ],
+        )
     yield gauge(
         "terrain_other_sessions",
         "Sessions of other programs in this database, by role: the old application's pools.",

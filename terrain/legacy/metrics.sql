@@ -48,3 +48,7 @@ SELECT a.usename, count(*) FROM pg_stat_activity a
    AND coalesce(a.backend_type, 'client backend') = 'client backend'
    AND a.application_name IS DISTINCT FROM 'terrain'
  GROUP BY 1
+
+-- name: written
+-- When each role last wrote to a legacy table by a statement of its own (see usage.py).
+SELECT u.legacy_table, u.role, extract(epoch FROM max(u.at)) FROM rebuilt.used u GROUP BY 1, 2
