@@ -68,9 +68,9 @@ class Command(BaseCommand):
             self.say(f"\n{sentence}")
         if at_work:
             self.say(f"\nA command is at work: {'; '.join(at_work)}.")
-        elif following is None:
+        if following is None:
             self.say("\nAll is done.")
-        else:
+        elif not at_work or orders.is_paused:
             self.say(f"\nNext: python manage.py {following}")
 
     def _print(
