@@ -7,10 +7,11 @@ class TerrainConfig(AppConfig):
     verbose_name = "People"
 
     def ready(self) -> None:
-        from terrain import checks, site  # noqa: F401  (registers checks)
+        from terrain import checks, signing_in, site  # noqa: F401  (registers checks)
         from terrain.find import page
 
         site.add(page.PAGE)
+        signing_in.connect()
 
 
 class SiteConfig(admin.AdminConfig):

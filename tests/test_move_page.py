@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -18,15 +19,18 @@ from django.urls import reverse
 from django.utils import timezone
 
 from terrain import locks
-from terrain.legacy import guide, ledger
+from terrain.legacy import closing, guide, ledger
 from terrain.legacy.console import actions, board, diagram, flows, verifying
 from terrain.legacy.models import Batch, Quarantine, Run
 from terrain.legacy.remembering import remembered
 from terrain.legacy.templatetags import humane
+from terrain.models import User
+from terrain.pace import control
 from tests import odd_rows
 from tests.admin_client import said, signed_in
 from tests.conftest import Database
 
+BACKEND = "django.contrib.auth.backends.ModelBackend"
 PAGE, NOW = reverse("admin:move"), reverse("admin:move_now")
 #: Session, account and what the page asks.
 MOST_QUERIES = 15
@@ -131,6 +135,7 @@ def test_a_proven_backup_is_shown_as_such(migrated: Database, root: Client) -> N
 def test_looking_asks_little_and_takes_no_lock(
     migrated: Database, root: Client, django_assert_max_num_queries: Any
 ) -> None:
+    call_command("prepare_database", verbosity=0)
     root.get(PAGE)
     for where in (PAGE, NOW):
         with django_assert_max_num_queries(MOST_QUERIES) as captured:
@@ -314,6 +319,28 @@ def test_there_is_nothing_to_retry_after_cleanup(
     assert not LogEntry.objects.exists()
 
 
+def test_pausing_and_resuming_hold_for_whatever_runs(
+    migrated: Database, root: Client
+) -> None:
+    assert said(root.post(button("resume"))) == ["The move is not paused."]
+    paused = root.post(button("pause"))
+    assert said(paused)[-1] == (
+        "Whatever runs waits from its next batch on, until it is resumed."
+    )
+    orders = control.read(connection)
+    assert orders.is_paused and "@" in orders.paused_by
+    answer = root.get(NOW).json()
+    assert "all is paused" in answer["said"]
+    assert f"The move is {orders.pause}" in answer["parts"]["act"]
+    assert button("resume") in answer["parts"]["act"]
+    assert button("pause") not in answer["parts"]["act"]
+    again = root.post(button("pause"))
+    assert said(again)[-1] == f"The move is {orders.pause}."
+    assert said(root.post(button("resume")))[-1] == "Whatever was paused goes on."
+    assert not control.read(connection).is_paused
+    assert LogEntry.objects.count() == 2
+
+
 # --- who may -------------------------------------------------------------------------------
 
 
@@ -335,7 +362,7 @@ def test_each_button_has_a_permission_of_its_own(
     page = client.get(PAGE).content.decode()
     for other in actions.ACTIONS:
         allowed = other.permission == action.permission
-        assert (button(other.name) in page) is allowed
+        assert (button(other.name) in page) is (allowed and other.applies(False))
         assert client.get(button(other.name)).status_code == (200 if allowed else 403)
 
 
@@ -344,3 +371,32 @@ def test_without_a_right_to_look_there_is_no_page(migrated: Database) -> None:
     assert b"/admin/move/" not in client.get(reverse("admin:index")).content
     for where in (PAGE, NOW, button("verify")):
         assert client.get(where).status_code == 403
+
+
+def test_while_there_is_no_right_to_give_the_shops_admins_may_look(
+    migrated: Database,
+) -> None:
+    admin, artist = signed_in(), Client()
+    artist.force_login(User.objects.filter(role="artist")[0], BACKEND)
+    assert admin.get(PAGE).status_code == 403
+    Permission.objects.filter(
+        codename="view_run"
+    ).delete()  # as before migrate has ended
+    page = admin.get(PAGE)
+    assert page.status_code == 200 and b"/move/verify/" not in page.content
+    assert admin.post(button("verify")).status_code == 403
+    assert artist.get(PAGE).status_code == 302
+
+
+def test_signing_in_does_not_need_the_note_of_it(
+    migrated: Database, caplog: Any
+) -> None:
+    user = User.objects.create_superuser("root@shop.example", "a long password")
+    closing.close(connection, "users")
+    client = Client()
+    data = {"username": user.email, "password": "a long password"}
+    answer = client.post(reverse("admin:login"), data)
+    assert answer.status_code == 302
+    assert client.get(PAGE).status_code == 200
+    user.refresh_from_db()
+    assert user.last_login is None

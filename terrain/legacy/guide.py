@@ -83,7 +83,11 @@ def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
     made.append(_assets(connection))
     if is_legacy:
         made += [_verify(connection), _cleanup(connection)]
-    reports = control.reports(connection)
+    reports = (
+        control.states(connection)
+        if catalog.table_exists(connection, "public", PaceState._meta.db_table)
+        else []
+    )
     return [_with_pace(step, reports) for step in made]
 
 

@@ -183,8 +183,11 @@ class Report:
 
 def reports(connection: BaseDatabaseWrapper) -> list[Report]:
     """The runs that are not at full speed now; those whose session is gone are not told."""
-    if not exists(connection):
-        return []
+    return states(connection) if exists(connection) else []
+
+
+def states(connection: BaseDatabaseWrapper) -> list[Report]:
+    """The same; the place for them must exist."""
     with connection.cursor() as cursor:
         cursor.execute(query("states"))
         return [Report(*row) for row in cursor.fetchall()]

@@ -16,6 +16,8 @@ from terrain.legacy.console import flows
 from terrain.legacy.findings import Severity
 from terrain.legacy.models import Quarantine, Run
 from terrain.legacy.remembering import remembered
+from terrain.pace import control
+from terrain.pace.models import PaceOrder
 
 #: Backups that are listed, the newest first.
 SHOWN_BACKUPS = 5
@@ -71,6 +73,7 @@ class Board:
     quarantine: tuple[Reason, ...]
     backups: tuple[Saved, ...]
     unreadable: str
+    orders: control.Orders
 
     @property
     def is_running(self) -> bool:
@@ -89,7 +92,8 @@ class Board:
             if step.state not in (guide.State.DONE, guide.State.PENDING)
         ]
         how_far = f"{self.done} of {len(self.steps)} steps are done"
-        return "; ".join([how_far, *states]) + "."
+        ordered = ["all is paused"] if self.orders.is_paused else []
+        return "; ".join([how_far, *ordered, *states]) + "."
 
 
 def read(connection: BaseDatabaseWrapper, folder: Path) -> Board:
@@ -106,7 +110,15 @@ def read(connection: BaseDatabaseWrapper, folder: Path) -> Board:
             quarantine,
             tuple(_backups(connection, folder)),
             backup.why_unreadable(folder) or "",
+            _orders(connection),
         )
+
+
+def _orders(connection: BaseDatabaseWrapper) -> control.Orders:
+    table = PaceOrder._meta.db_table
+    if not catalog.table_exists(connection, "public", table):
+        return control.Orders()
+    return control.read(connection)
 
 
 def _verified(
