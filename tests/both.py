@@ -10,7 +10,7 @@ import psycopg
 from django.core.management import call_command
 from django.db import connection
 
-from terrain.legacy import sql
+from terrain.legacy import carrying, sql
 from terrain.legacy.mapping import LENSES
 from tests.conftest import Database, pointed_at
 from tests.legacy import (
@@ -89,7 +89,9 @@ def at(database: Database) -> Iterator[Both]:
 
 
 def assert_in_step(both: Both) -> None:
-    """Law 2, row for row."""
+    """Law 2, row for row; what is late at most until it is settled."""
+    carrying.settle_late(connection)
+    assert carrying.still_late(connection) == []
     for lens in LENSES:
         with connection.cursor() as cursor:
             cursor.execute(sql.differences(lens), {"after": None, "upto": None})

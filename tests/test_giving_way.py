@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from catalogue import assets
 from terrain import locks
 from terrain.exceptions import TryAgain
-from terrain.legacy import reconciling, settling, sql
+from terrain.legacy import reconciling, settling
 from terrain.legacy.mapping import LENSES
 from terrain.models import User
 from tests.both import Both, Connection, assert_in_step
@@ -309,22 +309,6 @@ def test_rows_are_carried_over_in_short_transactions(
     keys = [key(f"#k{number}") for number in range(50)]
     assert reconciling.carry_over_all(connection, LENSES[0], keys) == 50
     assert sizes[0] == 20 and max(sizes[1:]) <= 5 and sum(sizes) == 50
-
-
-def test_a_delete_just_behind_the_cursor_stays_deleted(both: Both) -> None:
-    """A deletion waits for the batch that has read its row; see copy_lock."""
-    lens = LENSES[0]
-    lock = sql.copy_lock(lens, 0)
-    both.newly("BEGIN")
-    both.newly(f"SELECT pg_advisory_xact_lock({lock})")
-    thread, outcome = in_background(
-        lambda: both.does("DELETE FROM artists WHERE id = '#bob'")
-    )
-    wait_until_blocked(both, both.old, thread)
-    both.newly("COMMIT")
-    thread.join()
-    assert isinstance(outcome[0], psycopg.Cursor)
-    assert both.has("SELECT id FROM users WHERE id = '#bob'") == []
 
 
 def test_carrying_over_does_not_overwrite_what_is_just_being_written(

@@ -197,10 +197,14 @@ def test_a_trigger_for_each_event_fires_always() -> None:
 
 
 def test_every_deletion_waits_for_every_worker() -> None:
-    taken = [
-        sql.copy_lock(lens, shard) for lens in LENSES for shard in range(sql.WORKERS)
-    ]
+    taken = [sql.copy_lock(worker) for worker in range(sql.WORKERS)]
     assert len(set(taken)) == len(taken)
+    (function,) = [
+        made for made in sql.common_functions() if "not_beside_a_batch()" in made
+    ]
+    for arguments in taken:
+        assert f"pg_advisory_xact_lock_shared({arguments})" in function
+        assert f"pg_try_advisory_xact_lock_shared({arguments})" in function
 
 
 # --- EXPLAIN -------------------------------------------------------------------------------
@@ -215,7 +219,9 @@ KEYS: dict[str, Any] = {
     "schema": "legacy",
     "table": "orders",
     "reason": "stripe_id_repeated",
-    "ids": [uuid.UUID(int=1)],
+    "ids": [],
+    "customer": uuid.UUID(int=1),
+    "artist": uuid.UUID(int=2),
     "reasons": ["x"],
     "details": ["x"],
     "rows": ["{}"],
@@ -233,6 +239,8 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
     for name in (
         "quantiles",
         "take_queue",
+        "late",
+        "take_late",
         "quarantine_models",
         "others_in_legacy",
         "others_on_legacy",
@@ -247,11 +255,12 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
     ):
         yield name, sql.query(name)
     yield "merges", sql.merges()
+    yield "merge_lock", sql.merge_lock()
     for lens in LENSES:
         table = tables[lens.legacy]
         yield "range", sql.next_range(table)
         yield "copy", sql.copy_batch(lens, types, 3)
-        yield "copy", sql.copy_batch(lens, types, 3, row_lock=True)
+        yield "copy", sql.copy_batch(lens, types, 3, alone=False)
         yield "stale", sql.stale(lens)
         yield "not_own", sql.not_own(lens)
         yield "to_retry", sql.to_retry(lens)
@@ -264,6 +273,7 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
             yield "repeats", sql.repeats(lens, table, number)
             yield "mark_repeats", sql.mark_repeats(lens, table, number)
         if lens.owner is not None:
+            yield "no_account", sql.copy_batch(lens, types, 3, alone=False)
             yield "account", f"SELECT a.id FROM {table} l" + sql.account(
                 f"l.{lens.owner.address}"
             )
@@ -276,6 +286,7 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
                 yield "copy_sessions", sql.copy_batch(lens, types, 3)
         if lens.part is not None:
             yield "copy_lines", sql.copy_batch(lens, types, 3)
+            yield "lock_models", sql.lock_models(lens)
             yield "price_forecast", sql.price_forecast(lens, tables)
 
 

@@ -22,6 +22,7 @@ from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
 from terrain.legacy import catalog, ledger, sql
 from terrain.legacy.batches import echo, ranges
+from terrain.legacy.carrying import settle_late
 from terrain.legacy.customers import copy_customers
 from terrain.legacy.mapping import BY_LEGACY
 from terrain.legacy.models import Batch, Run
@@ -60,6 +61,7 @@ class Work:
     lens: Lens
     batch: str
     batch_with_row_locks: str
+    lock_models: str | None
     governor: Governor
     done: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -108,7 +110,8 @@ def _copy(connection: BaseDatabaseWrapper, table: str, governor: Governor) -> Ru
         run,
         lens,
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT),
-        sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT, row_lock=True),
+        sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT, alone=False),
+        sql.lock_models(lens) if lens.part is not None else None,
         governor,
     )
     work.done = sum(run.batches.values_list("rows", flat=True))
@@ -119,6 +122,7 @@ def _copy(connection: BaseDatabaseWrapper, table: str, governor: Governor) -> Ru
         run.seconds = work.seconds
         run.rows = work.done
         run.save()
+    settle_late(connection, table)
     for made in [lens.new, *([lens.part.table] if lens.part else [])]:
         keys = [name for name, type_ in types[made].items() if type_ == "uuid"]
         _analyze(connection, "public", made, keys)
@@ -239,6 +243,7 @@ def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> No
         pace.took(rows, time.monotonic() - started)
         work.advanced(rows)
         after = upto
+        settle_late(connection, work.lens.legacy)
 
 
 def _is_smaller_worth_a_try(error: DatabaseError) -> bool:
@@ -260,13 +265,15 @@ def _copy_row(
     key: uuid.UUID,
     error: DatabaseError,
 ) -> None:
-    """A batch of one row that has failed: it takes the time it needs, or it is held."""
+    """A batch of one row that has failed: it takes the time it needs, is held, or late."""
 
     def copy() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('statement_timeout', '0', true)")
         _copy_range(connection, work, shard, after, key)
 
+    if locks.is_retried(error):
+        return _leave_row(connection, work, shard, after, key)
     if not _is_data_error(error):
         try:
             return locks.run_briefly(
@@ -274,7 +281,10 @@ def _copy_row(
                 copy,
                 what=f"Copying {work.lens.legacy} {key}",
                 tables=(f"legacy.{work.lens.legacy}", f"public.{work.lens.new}"),
+                limit=0,
             )
+        except locks.LockNotObtained:
+            return _leave_row(connection, work, shard, after, key)
         except DatabaseError as again:
             if not _is_data_error(again):
                 raise
@@ -297,6 +307,23 @@ def _hold_row(
     locks.run_briefly(connection, hold, what=f"Holding {work.lens.legacy} {key}")
 
 
+def _leave_row(
+    connection: BaseDatabaseWrapper,
+    work: Work,
+    shard: Shard,
+    after: uuid.UUID | None,
+    key: uuid.UUID,
+) -> None:
+    """Go on without a row that somebody else has had locked for long: it is late."""
+    with transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT rebuilt.late(%s, %s, NULL, 'its batch had to wait')",
+                [work.lens.legacy, key],
+            )
+        _store_cursor(connection, work, shard, after, key, 1, 0.0)
+
+
 def _copy_range(
     connection: BaseDatabaseWrapper,
     work: Work,
@@ -313,14 +340,14 @@ def _copy_range(
     ):
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT pg_try_advisory_xact_lock({sql.copy_lock(work.lens, shard.number)})"
+                f"SELECT pg_try_advisory_xact_lock({sql.copy_lock(shard.number)})"
             )
             (alone,) = cursor.fetchone()
-            cursor.execute(
-                work.batch if alone else work.batch_with_row_locks,
-                {"after": after, "upto": upto},
-            )
-            seen, _copied, _held = cursor.fetchone()
+            bounds = {"after": after, "upto": upto}
+            if not alone and work.lock_models is not None:
+                cursor.execute(work.lock_models, bounds)
+            cursor.execute(work.batch if alone else work.batch_with_row_locks, bounds)
+            seen, _copied, _late = cursor.fetchone()
         _store_cursor(
             connection, work, shard, after, upto, seen, time.monotonic() - started
         )

@@ -21,7 +21,7 @@ from psycopg import errors
 
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
-from terrain.legacy import catalog, engine, reconciling, sql, usage
+from terrain.legacy import carrying, catalog, engine, reconciling, sql, usage
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Quarantine
@@ -46,6 +46,7 @@ class Settled:
     sessions: int = 0
     merged: int = 0
     released: int = 0
+    carried: int = 0
 
     def __add__(self, other: Settled) -> Settled:
         return Settled(
@@ -127,7 +128,7 @@ def settle_queue(
     patience: float | None = None,
     blocked: Blocked | None = None,
 ) -> Settled:
-    """Empty the queue, a transaction for every few hundred entries.
+    """Empty the queue: late rows, then the others, a few hundred entries a transaction.
 
     ``patience`` and ``blocked`` as for :func:`settle`.
     """
@@ -156,7 +157,7 @@ def _settle_each(
     governor: Ungoverned,
 ) -> Settled:
     """Many entries at once; one by one past those that somebody has locked."""
-    total = Settled()
+    total = Settled(carried=carrying.settle_late(connection))
     pace = Pace.beside_others(connection)
     after, most = 0, TAKEN_AT_ONCE
     while governor.turn(connection, pace):
@@ -198,7 +199,8 @@ def _next_entry(connection: BaseDatabaseWrapper, after: int) -> tuple[int, str]:
     """The entry that is to be passed over: its number, and the row that it is about."""
     found = catalog.rows(
         connection,
-        "SELECT id, legacy_table || ' ' || key FROM rebuilt.queue WHERE id > %s"
+        "SELECT id, legacy_table || ' ' || key FROM rebuilt.queue"
+        " WHERE NOT late AND id > %s"
         " ORDER BY id LIMIT 1",
         [after],
     )
@@ -280,6 +282,8 @@ def merge_customers(
                 what=f"Merging customer {customer} into {artist}",
                 tables=("public.users", "public.tables", "public.orders"),
                 limit=patience,
+                # Something may have been given to the customer meanwhile.
+                also=(errors.ForeignKeyViolation,),
             )
         except LockNotObtained as error:
             left.append(error)
@@ -291,7 +295,11 @@ def merge_customers(
 def _merge(
     connection: BaseDatabaseWrapper, customer: uuid.UUID, artist: uuid.UUID
 ) -> int:
+    """… unless the artist is gone by now, or has another address."""
     with connection.cursor() as cursor:
+        cursor.execute(sql.merge_lock(), {"customer": customer, "artist": artist})
+        if cursor.fetchone() is None:
+            return 0
         cursor.execute("SELECT rebuilt.repoint_user(%s, %s)", [customer, artist])
         cursor.execute("DELETE FROM public.users WHERE id = %s", [customer])
         gone: int = cursor.rowcount

@@ -209,10 +209,10 @@ def transactions(situation: Situation) -> Iterator[Finding]:
 
 
 def isolation(situation: Situation) -> Iterator[Finding]:
-    """Whether the old application sees a snapshot for the length of a transaction.
+    """Whether the old application's transactions are SERIALIZABLE.
 
-    Then PostgreSQL refuses to let it change a row that was changed since: also where only
-    the row's counterpart was, by settle or by the new application.
+    Then what the sync reads and writes for it counts, too, and such a failure cannot be caught
+    in its place; in REPEATABLE READ it can (decision 8).
     """
     rows = situation.rows(
         "SELECT CASE s.setrole WHEN 0 THEN NULL ELSE pg_get_userbyid(s.setrole) END,"
@@ -220,7 +220,7 @@ def isolation(situation: Situation) -> Iterator[Finding]:
         "  FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) c"
         " WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database"
         "                              WHERE datname = current_database()))"
-        "   AND c ~ '^default_transaction_isolation=(repeatable read|serializable)$'"
+        "   AND c ~ '^default_transaction_isolation=serializable$'"
         " ORDER BY 1 NULLS FIRST"
     )
     yield from found(
@@ -230,7 +230,7 @@ def isolation(situation: Situation) -> Iterator[Finding]:
             for role, level in rows
         ],
         "Transactions begin in an isolation level in which a statement of the old application"
-        " may be told to start over (40001) because of what settle or the new one has written.",
+        " may be told to start over (40001) because of what the sync reads and writes for it.",
         "Let the old application try again when it is, or set: ALTER ROLE role"
         " SET default_transaction_isolation = 'read committed'.",
         severity=Severity.WARNS,

@@ -5,7 +5,13 @@ takes it from the Django models.  Everything else comes from ``mapping.py`` and 
 templates in ``functions.sql`` and ``queries.sql``.
 """
 
-from terrain.legacy.sql.batches import WORKERS, copy_batch, copy_lock, next_range
+from terrain.legacy.sql.batches import (
+    WORKERS,
+    copy_batch,
+    copy_lock,
+    lock_models,
+    next_range,
+)
 from terrain.legacy.sql.columns import down, new_only, synced, written
 from terrain.legacy.sql.comparing import (
     both_sides,
@@ -20,6 +26,7 @@ from terrain.legacy.sql.owners import (
     customers,
     link,
     link_sessions,
+    merge_lock,
     merges,
     queue_waiting,
 )
@@ -93,7 +100,9 @@ __all__ = [
     "link",
     "link_sessions",
     "literal",
+    "lock_models",
     "mark_repeats",
+    "merge_lock",
     "merges",
     "new_only",
     "next_range",

@@ -6,7 +6,7 @@ from terrain import locks
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens
 from terrain.legacy.sql.columns import written
-from terrain.legacy.sql.lines import line_values, pricing, subtotal
+from terrain.legacy.sql.lines import line_values, model_keys, pricing, subtotal
 from terrain.legacy.sql.owners import account
 from terrain.legacy.sql.rules import any_flag, detail, flag_rows, held, price_rules
 from terrain.legacy.sql.text import Types, ident, joined, query
@@ -15,33 +15,26 @@ from terrain.legacy.sql.text import Types, ident, joined, query
 WORKERS = 2
 
 
-def copy_lock(lens: Lens, shard: int) -> str:
-    """The arguments of the advisory lock between deletions and one worker's batches."""
-    return f"{locks.COPY_LOCK}, {mapping.LENSES.index(lens) * WORKERS + shard}"
-
-
-def wait_for_batches(lens: Lens) -> str:
-    """A deletion shares the locks of all workers, who do not get in each other's way."""
-    taken = (
-        f"pg_advisory_xact_lock_shared({copy_lock(lens, shard)})"
-        for shard in range(WORKERS)
-    )
-    return f"PERFORM {joined(taken)};"
+def copy_lock(worker: int) -> str:
+    """The arguments of the advisory lock between whoever deletes and a worker's batches."""
+    return f"{locks.COPY_LOCK}, {worker}"
 
 
 def copy_batch(
-    lens: Lens, types: Types, table_limit: int, *, row_lock: bool = False
+    lens: Lens, types: Types, table_limit: int, *, alone: bool = True
 ) -> str:
-    """The statement that copies a range of keys; returns rows seen, copied and held.
+    """The statement that copies a range of keys; returns rows seen, copied and late.
 
-    Parameters: ``after`` (exclusive, or NULL) and ``upto`` (inclusive), both uuid.
+    Parameters: ``after`` (exclusive, or NULL) and ``upto`` (inclusive), both uuid.  Unless
+    the batch is ``alone`` with what it reads, it locks the rows and leaves their owners to
+    settle.
     """
     values = written(lens, types)
     fit = "true" if lens.part is not None else "l.why IS NULL"
     owner_columns = owner_values = more = join = ""
     if lens.owner is not None:
         address = f"l.{lens.owner.address}"
-        join = account(address)
+        join = account(address) if alone else query("no_account")
         owner_columns, owner_values = f", {lens.owner.column}", ", a.id"
         if lens.owner.or_session is not None:
             is_address = mapping.is_address(address)
@@ -71,11 +64,10 @@ def copy_batch(
         owner_values=owner_values,
         account=join,
         fit=fit,
-        held_detail=detail(lens, lens.held, "l.why") if lens.held else "''",
         any_flag=any_flag(lens),
         flag_rows=joined(f"({code}, {sentence})" for code, sentence in rows),
         more=more,
-        row_lock="FOR KEY SHARE OF l" if row_lock else "",
+        row_lock="" if alone else "FOR NO KEY UPDATE OF l",
     )
 
 
@@ -93,6 +85,18 @@ def _copy_lines(lens: Lens, types: Types) -> str:
         line_columns=joined(values),
         line_values=joined(values.values()),
         price_detail=detail(lens, price_rules(), "f.reason"),
+        held_detail=detail(lens, lens.held, "l.why"),
+    )
+
+
+def lock_models(lens: Lens) -> str:
+    """Locks what the lines of a range of orders refer to.  Parameters: after and upto."""
+    assert lens.part is not None
+    return query(
+        "lock_models",
+        legacy=lens.legacy,
+        fine=f"{held(lens)} IS NULL",
+        model_keys=model_keys(f"l.{lens.part.column}"),
     )
 
 

@@ -17,12 +17,17 @@ COMMENT ON SCHEMA rebuilt IS
 
 -- name: queue
 -- What settle has to look at.  Only ever inserted into by the triggers, so that no client
--- waits for another here.
+-- waits for another here.  A late row is one whose legacy row could not be carried over when
+-- it was written; why says what was in the way.
 CREATE TABLE IF NOT EXISTS rebuilt.queue (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     legacy_table text NOT NULL,
     key          uuid NOT NULL,
-    queued_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+    queued_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    late         boolean NOT NULL DEFAULT false,
+    moved_to     uuid,
+    why          text,
+    UNIQUE (legacy_table, key, id)
 );
 
 -- name: used
@@ -34,6 +39,44 @@ CREATE TABLE IF NOT EXISTS rebuilt.used (
     application  text NOT NULL,
     at           timestamptz NOT NULL
 );
+
+-- name: late
+-- Leave a row of the old application's for settle, rather than let its client wait or fail.
+-- Whoever had to wait once in a transaction does not wait so long again.
+CREATE OR REPLACE FUNCTION rebuilt.late(_table text, _key uuid, _moved_to uuid, _why text)
+RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    INSERT INTO rebuilt.queue (legacy_table, key, late, moved_to, why)
+    VALUES (_table, _key, true, _moved_to, _why);
+    PERFORM set_config('terrain.late', 'on', true);
+END $body$;
+
+-- name: not_beside_a_batch
+-- A batch inserts what it has read; a row that goes meanwhile would come back to life.  So
+-- the batch holds the lock of its worker, and who takes rows away shares all of them: settle
+-- by waiting for the batch, a trigger only if it need not wait (else its row is late).
+CREATE OR REPLACE FUNCTION rebuilt.not_beside_a_batch() RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    IF pg_trigger_depth() = 0 THEN
+        PERFORM {waits};
+    ELSIF NOT ({tries}) THEN
+        RAISE EXCEPTION 'a batch is being copied' USING ERRCODE = 'lock_not_available';
+    END IF;
+END $body$;
+
+-- name: not_unseen
+-- A row that is not there may have been made since the snapshot of a transaction that has
+-- but one; then it cannot be taken away, and is late.
+CREATE OR REPLACE FUNCTION rebuilt.not_unseen() RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the new row may be newer than this transaction'
+            USING ERRCODE = 'serialization_failure';
+    END IF;
+END $body$;
 
 -- name: hold
 -- Put a row into quarantine, or bring its entry up to date.
@@ -134,6 +177,14 @@ BEGIN
     RETURN false;
 END $body$;
 
+-- name: has_foreign_key
+-- Whether one table refers to another: not yet while the copies run.
+CREATE OR REPLACE FUNCTION rebuilt.has_foreign_key(_from regclass, _to regclass) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    SELECT EXISTS (SELECT FROM pg_constraint k
+                    WHERE k.contype = 'f' AND k.conrelid = _from AND k.confrelid = _to)
+$body$;
+
 -- name: repoint_user
 -- Let everything that refers to one account refer to another.
 CREATE OR REPLACE FUNCTION rebuilt.repoint_user(_old uuid, _new uuid) RETURNS void
@@ -218,10 +269,14 @@ CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS void LANGUAG
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
+    child uuid;
 BEGIN
+    PERFORM rebuilt.not_beside_a_batch();
     IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
+        PERFORM rebuilt.not_unseen();
         RETURN;
     END IF;
+    {nothing_left}
     PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
     {delete_children}
     DELETE FROM public.{new} n WHERE n.id = _key;
@@ -235,8 +290,11 @@ CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS void LANGUAG
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
+    child uuid;
 BEGIN
+    PERFORM rebuilt.not_beside_a_batch();
     IF NOT EXISTS (SELECT FROM public.users n WHERE n.id = _key AND {own}) THEN
+        PERFORM rebuilt.not_unseen();
         RETURN;
     END IF;
     PERFORM set_config('terrain.echo', 'users:' || _key || '@' || pg_trigger_depth(), true);
@@ -245,10 +303,21 @@ BEGIN
     IF rebuilt.user_is_needed(_key) THEN
         PERFORM rebuilt.to_customer(_key);
     ELSE
+        {nothing_left}
         DELETE FROM public.users n WHERE n.id = _key;
     END IF;
     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
 END $body$;
+
+-- name: nothing_left
+    -- What referred to it on the other side went before or with it, and has its trigger still
+    -- to come, or is late.  It goes first, or the foreign key, looked at by the commit, would
+    -- make that fail.
+    IF rebuilt.has_foreign_key('public.{child_new}', 'public.{new}') THEN
+        FOR child IN SELECT n.id FROM public.{child_new} n WHERE n.{column} = _key AND {own} LOOP
+            PERFORM rebuilt.{child}_put(child, true);
+        END LOOP;
+    END IF;
 
 -- name: moved
 -- The old application gave a row another key: the new row keeps what is only its own.
@@ -257,6 +326,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $
 DECLARE
     echo text := current_setting('terrain.echo', true);
 BEGIN
+    PERFORM rebuilt.not_beside_a_batch();
+    IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _old) THEN
+        PERFORM rebuilt.not_unseen();
+    END IF;
     IF EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old)
        OR EXISTS (SELECT FROM public.{new} n WHERE n.id = _new)
        OR NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _new) THEN
@@ -279,12 +352,15 @@ BEGIN
     END IF;
 END $body$;
 
--- name: to_new
+-- name: put
 -- Carry one legacy row over: insert, update or delete its new row, whichever makes them
 -- agree.  The row is read here, by its key, so that it does not matter which of several
 -- events of a transaction calls this, nor in what order.  Without _part, what the part is
 -- made from has not changed; then neither it nor what is judged by it is looked at.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_new(_key uuid, _part boolean DEFAULT true)
+--
+-- What may have been written by a batch or by another session is looked at after the write
+-- of the new row, which waits for them, and in a snapshot of its own.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_put(_key uuid, _part boolean)
 RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
@@ -292,8 +368,6 @@ DECLARE
     why text;
     parked jsonb;
     limits text;
-    other uuid;
-    displaced uuid[] := '{}';
     echo text := current_setting('terrain.echo', true);
     reasons text[];
     details text[];
@@ -302,66 +376,144 @@ DECLARE
     waits boolean;
     bounces text;
 BEGIN
-    SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+    IF pg_trigger_depth() = 0 THEN
+        SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
+    ELSE
+        -- Whoever called the trigger has it locked.
+        SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+    END IF;
     IF NOT FOUND THEN
-        PERFORM rebuilt.{legacy}_gone(_key);
-        DELETE FROM public.legacy_quarantine q
-         WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
+        -- Its key may have been given to a new row meanwhile, which has a trigger of its own.
+        PERFORM FROM public.{new} n WHERE n.id = _key FOR UPDATE;
+        IF NOT EXISTS (SELECT FROM legacy.{legacy} t WHERE t.id = _key) THEN
+            PERFORM rebuilt.{legacy}_gone(_key);
+            DELETE FROM public.legacy_quarantine q
+             WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
+        END IF;
         RETURN;
     END IF;
+    {judge}
+    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
+    -- Mostly the row is there.  The INSERT would do alone, but it checks every constraint
+    -- before it finds a row in its way.
+    UPDATE public.{new} n SET {updates}
+      FROM (SELECT {synced_values} OFFSET 0) v
+     WHERE n.id = _key AND {same_kind}
+       AND ROW({stored})::record *<> ROW({wanted})::record{waits};
+    wrote := FOUND;
+    IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
+        -- The copy has not come by yet: the part is as new as the row.
+        {part_too}
+        INSERT INTO public.{new} AS n ({columns})
+        VALUES ({values})
+        ON CONFLICT (id) DO UPDATE
+           SET {assignments}
+         WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record{waits};
+        wrote := FOUND;
+    END IF;
+    {taken}
+    {parents}
     noted := EXISTS (SELECT FROM public.legacy_quarantine q
                       WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key);
-    IF _part OR noted THEN
-        why := {held};
-        {hold_whole}
+    {lines}
+    IF noted AND why IS NULL THEN
+        parked := rebuilt.release('{legacy}', _key);
+        {unpark}
     END IF;
-    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
-    FOR attempt IN 1 .. 2 LOOP
-        BEGIN
-            -- Mostly the row is there.  The INSERT would do alone, but it checks every
-            -- constraint before it finds a row in its way.
-            UPDATE public.{new} n SET {updates}
-              FROM (SELECT {synced_values} OFFSET 0) v
-             WHERE n.id = _key AND {same_kind}
-               AND ROW({stored})::record *<> ROW({wanted})::record{waits};
-            wrote := FOUND;
-            IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
-                -- The copy has not come by yet: the part is as new as the row.
-                {part_too}
-                INSERT INTO public.{new} AS n ({columns})
-                VALUES ({values})
-                ON CONFLICT (id) DO UPDATE
-                   SET {assignments}
-                 WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record{waits};
-                wrote := FOUND;
-            END IF;
-            {lines}
-            IF noted AND why IS NULL THEN
-                parked := rebuilt.release('{legacy}', _key);
-                {unpark}
-            END IF;
-            EXIT;
-        EXCEPTION
-            WHEN unique_violation THEN
-                IF attempt = 2 THEN
-                    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
-                    PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
-                    {carry_displaced}
-                    RETURN;
-                END IF;
-                {displace}
-            WHEN data_exception OR integrity_constraint_violation THEN
-                PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
-                PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
-                {carry_displaced}
-                RETURN;
-        END;
-    END LOOP;
-    {carry_displaced}
     {queue}
     {flags}
     {watch_triggers}
     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+END $body$;
+
+-- name: judge_whole
+    why := {held};
+    {hold_whole}
+
+-- name: taken
+    IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
+        -- Somebody else has taken the id since it was looked at.
+        why := {held};
+        {hold_whole}
+        RAISE EXCEPTION 'the id is being taken by another row' USING ERRCODE = 'lock_not_available';
+    END IF;
+
+-- name: parents
+    IF wrote AND ({orphaned}) THEN
+        RAISE EXCEPTION 'what it refers to is late' USING ERRCODE = 'lock_not_available';
+    END IF;
+
+-- name: to_new
+-- The same, whatever the new tables say to it: a value that is unique and still elsewhere is
+-- taken from there first; a row that they refuse is held.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_new(_key uuid, _part boolean DEFAULT true)
+RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    l legacy.{legacy};
+    other uuid;
+    displaced uuid[] := '{}';
+    echo text := current_setting('terrain.echo', true);
+BEGIN
+    FOR attempt IN 1 .. 2 LOOP
+        BEGIN
+            PERFORM rebuilt.{legacy}_put(_key, _part);
+            EXIT;
+        EXCEPTION
+            WHEN unique_violation THEN
+                SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+                IF attempt = 2 THEN
+                    PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
+                    EXIT;
+                END IF;
+                {displace}
+            WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+                SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+                PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
+                EXIT;
+        END;
+    END LOOP;
+    {carry_displaced}
+    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+END $body$;
+
+-- name: from_old
+-- What the old application's triggers call: the same, for a client that is not to notice.
+-- It waits for a lock no longer than {lock_timeout} and fails for nothing that is in the way
+-- here: then its row is late, and settle carries it over.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_from_old(_key uuid, _part boolean, _former uuid)
+RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp
+SET lock_timeout = '{lock_timeout}' AS $body$
+BEGIN
+    IF current_setting('terrain.late', true) = 'on' THEN
+        PERFORM set_config('lock_timeout', '{short_lock_timeout}', true);
+    END IF;
+    BEGIN
+        IF _former IS NOT NULL THEN
+            PERFORM rebuilt.{legacy}_moved(_former, _key);
+        END IF;
+        PERFORM rebuilt.{legacy}_put(_key, _part);
+        RETURN;
+    EXCEPTION
+        WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+            NULL;  -- to_new looks more closely
+        WHEN OTHERS THEN
+            PERFORM rebuilt.late('{legacy}', _former, _key, SQLSTATE || ' ' || SQLERRM)
+              WHERE _former IS NOT NULL;
+            PERFORM rebuilt.late('{legacy}', _key, NULL, SQLSTATE || ' ' || SQLERRM);
+            RETURN;
+    END;
+    BEGIN
+        IF _former IS NOT NULL THEN
+            PERFORM rebuilt.{legacy}_moved(_former, _key);
+        END IF;
+        PERFORM rebuilt.{legacy}_to_new(_key);
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM rebuilt.late('{legacy}', _former, _key, SQLSTATE || ' ' || SQLERRM)
+              WHERE _former IS NOT NULL;
+            PERFORM rebuilt.late('{legacy}', _key, NULL, SQLSTATE || ' ' || SQLERRM);
+    END;
 END $body$;
 
 -- name: queue_for_settle
@@ -370,11 +522,12 @@ END $body$;
     END IF;
 
 -- name: hold_whole
-        IF why IS NOT NULL THEN
-            PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
-            PERFORM rebuilt.{legacy}_gone(_key);
-            RETURN;
-        END IF;
+    IF why IS NOT NULL THEN
+        PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
+        PERFORM rebuilt.{legacy}_gone(_key);
+        PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+        RETURN;
+    END IF;
 
 -- name: displace
 -- The value is unique among legacy rows, so whoever has it here has lost it there, in a
@@ -386,7 +539,7 @@ END $body$;
                                      WHERE o.id = n.id AND o.{legacy_column} = l.{legacy_column}) LOOP
                     PERFORM set_config('terrain.echo', '{new}:' || other || '@' || pg_trigger_depth(), true);
                     UPDATE public.{new} n SET {column} = n.id::text WHERE n.id = other;
-                    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
+                    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
                     displaced := displaced || other;
                 END LOOP;
 
@@ -415,10 +568,12 @@ END $body$;
     END IF;
 
 -- name: lines
--- The part is written only if the array says something else than the rows do.
-        IF NOT _part AND NOT noted THEN
-            NULL;
-        ELSIF why IS NOT NULL THEN
+-- The part is written only if the array says something else than the rows do.  What the
+-- lines refer to is locked first, as their foreign keys would once they are there: an asset
+-- that is just being deleted may be gone before this commits.
+    IF _part OR noted THEN
+        why := {held};
+        IF why IS NOT NULL THEN
             PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
             DELETE FROM public.{part} i WHERE i.{parent} = _key;
         ELSE
@@ -428,10 +583,13 @@ END $body$;
             END IF;
             IF (SELECT r.{part_column} FROM rebuilt.{legacy} r WHERE r.id = _key)::text
                IS DISTINCT FROM l.{part_column}::text THEN
+                PERFORM FROM public.models m JOIN public.users u ON u.id = m.artist_id
+                  WHERE m.id = ANY (ARRAY({model_keys})) FOR KEY SHARE;
                 {write_lines}
                 wrote := true;
             END IF;
         END IF;
+    END IF;
 
 -- name: to_legacy
 -- Carry one new row over to the legacy table, changing only the columns that differ: a
@@ -462,6 +620,12 @@ BEGIN
         RAISE EXCEPTION 'legacy.{legacy} % is being changed by the old application', _key
             USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
     END;
+    IF EXISTS (SELECT FROM rebuilt.queue q
+                WHERE q.late AND q.legacy_table = '{legacy}' AND q.key = _key) THEN
+        -- What is there says more than the new row: not to be overwritten with it.
+        RAISE EXCEPTION 'legacy.{legacy} % has changed and waits for settle', _key
+            USING ERRCODE = 'lock_not_available', HINT = 'Run settle, then try again.';
+    END IF;
     SELECT {in_order} INTO w FROM rebuilt.{legacy} r WHERE r.id = _key;
     wanted := FOUND;
     {keep_held}
@@ -544,17 +708,12 @@ CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
     {note_use}
-    -- No batch may be half-way with a row that goes: see copy in queries.sql.
     IF TG_OP = 'DELETE' THEN
-        {wait_for_batches}
-        PERFORM rebuilt.{legacy}_to_new(OLD.id);
+        PERFORM rebuilt.{legacy}_from_old(OLD.id, true, NULL);
         RETURN NULL;
     END IF;
-    IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-        {wait_for_batches}
-        PERFORM rebuilt.{legacy}_moved(OLD.id, NEW.id);
-    END IF;
-    PERFORM rebuilt.{legacy}_to_new(NEW.id, {part_changed});
+    PERFORM rebuilt.{legacy}_from_old(NEW.id, {part_changed},
+        CASE WHEN TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN OLD.id END);
     {notify_settle}
     RETURN NULL;
 END $body$;
@@ -572,7 +731,7 @@ DECLARE
 BEGIN
     {note_use}
     FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
-        PERFORM rebuilt.{legacy}_to_new(_key);
+        PERFORM rebuilt.{legacy}_from_old(_key, true, NULL);
     END LOOP;
     DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
     RETURN NULL;

@@ -71,6 +71,7 @@ def link(lens: Lens) -> str:
         new=lens.new,
         own=lens.own.replace("n.", "w."),
         column=owner.column,
+        stored=owner.stored,
         no_session=f", {owner.or_session} = NULL" if owner.or_session else "",
         account=account(f"w.{owner.stored}"),
     )
@@ -99,6 +100,11 @@ def queue_waiting(lens: Lens) -> str:
         own=lens.own,
         waits=waits(lens),
     )
+
+
+def merge_lock() -> str:
+    """Locks an artist who still has the address of a customer.  Parameters: both ids."""
+    return query("merge_lock", normal_t=mapping.normal_address("t.email"))
 
 
 def merges() -> str:

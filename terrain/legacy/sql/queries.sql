@@ -23,6 +23,10 @@ LEFT JOIN LATERAL (
               u.created_at, u.id
      LIMIT 1) a ON true
 
+-- name: no_account
+-- Left to settle.
+LEFT JOIN LATERAL (SELECT NULL::uuid AS id) a ON true
+
 -- name: customers
 -- Accounts for addresses that have none.  The same rows in any order give the same
 -- accounts: ids are made from the address, the earliest row counts.
@@ -60,10 +64,14 @@ ON CONFLICT (email) WHERE role = 'customer' DO UPDATE
 -- One batch: the legacy rows of a range of keys that have no new row yet.
 --
 -- A row changed meanwhile is no matter: whoever inserts first wins, and the trigger, if it
--- comes second, waits and then updates.  A row deleted meanwhile would come back to life:
--- so the batch holds the advisory lock copy_lock, which every deletion shares.  Where an
--- open transaction that deletes something has it, the batch locks the rows one by one
--- instead; not otherwise, because that rewrites every page of the legacy table.
+-- comes second, waits and then updates.  A row deleted (or held) meanwhile would come back to
+-- life: so the batch holds the lock of its worker, beside which nobody takes anything away
+-- (not_beside_a_batch).  Where an open transaction that has done so is in the way, the batch
+-- locks the rows one by one instead; not otherwise, because that rewrites every page of the
+-- legacy table.
+--
+-- What the batch does not put there itself it says nothing about, because it would say what
+-- the row was: rows that are to be held, and those that others have just put there, are late.
 WITH judged AS MATERIALIZED (
     SELECT l.*, {held} AS why FROM legacy.{legacy} l
      WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid) AND l.id <= %(upto)s::uuid
@@ -78,21 +86,21 @@ WITH judged AS MATERIALIZED (
      WHERE {fit}
     ON CONFLICT (id) DO NOTHING
     RETURNING id
-), kept AS (
-    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
-    SELECT '{legacy}', l.id, 'held', l.why, {held_detail}, to_jsonb(l) - 'why'
-      FROM judged l WHERE l.why IS NOT NULL
-    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+), late AS (
+    INSERT INTO rebuilt.queue (legacy_table, key, late, why)
+    SELECT '{legacy}', l.id, true, coalesce(l.why, 'another session has put it there')
+      FROM judged l WHERE coalesce(l.id IN (SELECT p.id FROM put p), false) IS NOT TRUE
     RETURNING 1
 ), marked AS (
     INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT '{legacy}', l.id, 'flagged', f.reason, f.detail, to_jsonb(l) - 'why'
       FROM judged l CROSS JOIN LATERAL (VALUES {flag_rows}) AS f (reason, detail)
-     WHERE ({any_flag}) AND f.reason IS NOT NULL AND {fit}
+     WHERE ({any_flag}) AND f.reason IS NOT NULL
+       AND coalesce(l.id IN (SELECT p.id FROM put p), false)
     ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
     RETURNING 1
 ){more}
-SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(*) FROM kept)
+SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(*) FROM late)
 
 -- name: copy_sessions
 -- A table saved without an address gets a session of its own.
@@ -104,7 +112,7 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
       FROM judged l
      CROSS JOIN LATERAL (SELECT CASE WHEN l.created_at BETWEEN '0001-01-01' AND now() AT TIME ZONE 'UTC'
                                      THEN l.created_at AT TIME ZONE 'UTC' ELSE now() END AS at) s
-     WHERE {fit} AND {is_address} IS NOT TRUE
+     WHERE {is_address} IS NOT TRUE AND coalesce(l.id IN (SELECT p.id FROM put p), false)
     ON CONFLICT (id) DO NOTHING
     RETURNING 1
 )
@@ -126,6 +134,13 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
     SELECT md5(e.order_id || ':' || e.position)::uuid, e.order_id, e.position, {line_values}
       FROM priced e
     RETURNING 1
+), kept AS (
+    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    SELECT '{legacy}', l.id, 'held', l.why, {held_detail}, to_jsonb(l) - 'why'
+      FROM judged l
+     WHERE l.why IS NOT NULL AND coalesce(l.id IN (SELECT p.id FROM put p), false)
+    ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
+    RETURNING 1
 ), disagree AS (
     INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT '{legacy}', l.id, 'flagged', f.reason, {price_detail}, to_jsonb(l) - 'why'
@@ -142,6 +157,14 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
     ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
     RETURNING 1
 )
+
+-- name: lock_models
+-- What the lines of a range refer to, where somebody may be deleting it.
+SELECT FROM public.models m JOIN public.users u ON u.id = m.artist_id
+ WHERE m.id IN (SELECT k.id FROM legacy.{legacy} l CROSS JOIN LATERAL ({model_keys}) AS k (id)
+                 WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid)
+                   AND l.id <= %(upto)s::uuid AND {fine})
+ ORDER BY m.id FOR KEY SHARE
 
 -- name: stale
 -- New rows of a range whose legacy row is no longer there: deleted while nobody watched.
@@ -161,10 +184,13 @@ SELECT l.id FROM legacy.{legacy} l JOIN rebuilt.{legacy} r ON r.id = l.id
 
 -- name: link
 -- Give rows that wait for it the account behind their address.
+-- The address is looked at again in the row that is written: it may have become another
+-- while this waited for whoever changed it.
 UPDATE public.{new} n SET {column} = a.id{no_session}
-  FROM (SELECT w.id AS row_id, a.id FROM public.{new} w {account}
+  FROM (SELECT w.id AS row_id, w.{stored} AS address, a.id FROM public.{new} w {account}
          WHERE w.id = ANY (%(keys)s::uuid[]) AND w.{column} IS NULL AND {own}) a
  WHERE n.id = a.row_id AND a.id IS NOT NULL
+   AND n.{column} IS NULL AND n.{stored} = a.address
 
 -- name: link_sessions
 -- … or, without an address, a session of their own.
@@ -182,7 +208,8 @@ WITH alone AS (
                                      THEN a.created_at ELSE now() END AS at) s
     ON CONFLICT (id) DO NOTHING
 )
-UPDATE public.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a WHERE n.id = a.id
+UPDATE public.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a
+ WHERE n.id = a.id AND n.{column} IS NULL AND n.{session} IS NULL AND {is_address} IS NOT TRUE
 
 -- name: queue_waiting
 -- Rows that have no owner and should, unless they are in the queue already.
@@ -194,9 +221,24 @@ SELECT '{legacy}', n.id FROM public.{new} n
 -- name: take_queue
 -- The oldest entries beyond ``after`` that nobody else is settling: taken out, in this transaction.
 DELETE FROM rebuilt.queue q
- WHERE q.id IN (SELECT w.id FROM rebuilt.queue w WHERE w.id > coalesce(%(after)s::bigint, 0)
+ WHERE q.id IN (SELECT w.id FROM rebuilt.queue w
+                 WHERE NOT w.late AND w.id > coalesce(%(after)s::bigint, 0)
                  ORDER BY w.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING q.legacy_table, q.key
+
+-- name: late
+-- The next late rows of a table (or of all), oldest first, after an entry of the queue.
+SELECT q.id, q.legacy_table, q.key, q.moved_to FROM rebuilt.queue q
+ WHERE q.late AND q.id > %(after)s
+   AND (%(table)s::text IS NULL OR q.legacy_table = %(table)s::text)
+ ORDER BY q.id LIMIT %(limit)s
+
+-- name: take_late
+-- Of these entries those nobody else is settling: taken out, in this transaction.
+DELETE FROM rebuilt.queue q
+ WHERE q.id IN (SELECT w.id FROM rebuilt.queue w WHERE w.id = ANY (%(ids)s::bigint[])
+                 ORDER BY w.id FOR UPDATE SKIP LOCKED)
+RETURNING q.id
 
 -- name: merges
 -- Customers whose address an artist has taken: (customer, artist).
@@ -208,6 +250,13 @@ SELECT c.id, (SELECT t.id FROM public.users t
    AND EXISTS (SELECT FROM public.users t WHERE {normal_t} = c.email AND t.role <> 'customer')
    AND (%(keys)s::uuid[] IS NULL
         OR c.email IN (SELECT {normal_k} FROM public.users k WHERE k.id = ANY (%(keys)s::uuid[])))
+
+-- name: merge_lock
+-- The artist a customer is merged into, as long as they have the customer's address.
+SELECT t.id FROM public.users c, public.users t
+ WHERE c.id = %(customer)s AND t.id = %(artist)s
+   AND c.role = 'customer' AND t.role <> 'customer' AND {normal_t} = c.email
+   FOR SHARE OF t
 
 -- name: to_retry
 -- Held rows to try again: refused by the new table, or without their reason, or gone.

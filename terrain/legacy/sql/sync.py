@@ -6,16 +6,27 @@ from collections.abc import Iterable, Mapping
 
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens
-from terrain.legacy.sql.batches import wait_for_batches
-from terrain.legacy.sql.relations import MIRRORED, USER_REFERENCES, dependents
+from terrain.legacy.sql.batches import WORKERS, copy_lock
+from terrain.legacy.sql.relations import (
+    MIRRORED,
+    USER_REFERENCES,
+    dependents,
+    referring,
+)
 from terrain.legacy.sql.rules import held
 from terrain.legacy.sql.text import Types, ident, joined, literal, plain, templates
-from terrain.legacy.sql.to_new import to_new
+from terrain.legacy.sql.to_new import put, to_new
 from terrain.legacy.sql.views import rebuilt_view
 from terrain.sqlfiles import render
 
 #: How long the new application waits for a legacy row before it yields.
 NEW_SIDE_LOCK_TIMEOUT = "80ms"
+
+#: How long a statement of the old application waits for what the sync needs, before its row
+#: is late; and how long once that has happened in its transaction.  Longer than the new
+#: side waits, which so yields first; much shorter than ``deadlock_timeout`` (1 s), so that
+#: a wait of the sync is never part of a deadlock that anybody looks at.
+OLD_SIDE_LOCK_TIMEOUT, OLD_SIDE_LOCK_TIMEOUT_AGAIN = "100ms", "10ms"
 
 #: Trigger depth at which two sides that keep correcting each other are given up on.
 DEEPEST = 24
@@ -39,11 +50,15 @@ def common_functions() -> list[str]:
         source["schema"],
         source["queue"],
         source["used"],
+        source["late"],
+        _not_beside_a_batch(source["not_beside_a_batch"]),
+        source["not_unseen"],
         source["hold"],
         source["release"],
         source["flag"],
         render(source["user_references"], user_references=references),
         render(source["user_is_needed"], mirrored=f"ARRAY[{mirrored}]"),
+        source["has_foreign_key"],
         source["repoint_user"],
         render(
             source["to_customer"],
@@ -72,14 +87,21 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
                 f"DELETE FROM public.{table} c WHERE c.{column} = _key;"
                 for table, column in dependents(lens)
             ),
+            nothing_left=_nothing_left(lens),
             **names,
         ),
         render(source["moved"], move_children=_move_children(lens), **names),
-        to_new(lens, types, names),
+        put(lens, types, names),
+        to_new(lens, names),
         _to_legacy(lens, order, names),
         render(
+            source["from_old"],
+            lock_timeout=OLD_SIDE_LOCK_TIMEOUT,
+            short_lock_timeout=OLD_SIDE_LOCK_TIMEOUT_AGAIN,
+            **names,
+        ),
+        render(
             source["on_legacy"],
-            wait_for_batches=wait_for_batches(lens),
             part_changed=_part_changed(lens),
             notify_settle=_notify_settle(lens, names),
             note_use=note_use,
@@ -97,6 +119,30 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
             )
         )
     return made
+
+
+def _not_beside_a_batch(source: str) -> str:
+    shared = "pg_{}advisory_xact_lock_shared({})"
+    arguments = [copy_lock(worker) for worker in range(WORKERS)]
+    return render(
+        source,
+        waits=joined(shared.format("", each) for each in arguments),
+        tries=" AND ".join(shared.format("try_", each) for each in arguments),
+    )
+
+
+def _nothing_left(lens: Lens) -> str:
+    return "".join(
+        render(
+            templates("functions.sql")["nothing_left"],
+            new=lens.new,
+            child=child.legacy,
+            child_new=child.new,
+            column=column,
+            own=child.own,
+        )
+        for child, column in referring(lens.new)
+    )
 
 
 def on_new_function(new: str, lenses: Iterable[Lens]) -> str:

@@ -7,34 +7,18 @@ from collections.abc import Mapping
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens
 from terrain.legacy.sql.columns import new_only, synced, written
-from terrain.legacy.sql.lines import line_values, pricing, subtotal
+from terrain.legacy.sql.lines import line_values, model_keys, pricing, subtotal
 from terrain.legacy.sql.owners import other_address, waits
-from terrain.legacy.sql.relations import CHILDREN
+from terrain.legacy.sql.relations import CHILDREN, PARENTS
 from terrain.legacy.sql.rules import detail, flag_rows, held, known_flags, price_rules
 from terrain.legacy.sql.text import Types, ident, joined, literal, templates, texts
 from terrain.sqlfiles import render
 
 
-def to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
-    source = templates("functions.sql")
-    values = written(lens, types)
-    columns = synced(lens)
-    assignments = [f"{name} = excluded.{name}" for name in columns]
-    updates = [f"{name} = v.{name}" for name in columns]
-    if lens.owner is not None:
-        assignments.append(_forget_owner(lens, "excluded"))
-        updates.append(_forget_owner(lens, "v"))
+def to_new(lens: Lens, names: Mapping[str, str]) -> str:
+    """The function ``<legacy>_to_new``, which displaces and holds."""
     return render(
-        source["to_new"],
-        waits=f" RETURNING {waits(lens)} INTO waits" if lens.owner else "",
-        queue=render(source["queue_for_settle"], **names) if lens.owner else "",
-        updates=joined(updates),
-        synced_values=joined(f"{values[name]} AS {name}" for name in columns),
-        wanted=joined(f"v.{name}" for name in columns),
-        held=held(lens),
-        hold_whole=(
-            "" if lens.part or not lens.held else _hold_whole(lens, types, names)
-        ),
+        templates("functions.sql")["to_new"],
         displace="".join(_displace(lens, column, names) for column in lens.unique)
         or "NULL;",
         carry_displaced=(
@@ -44,6 +28,28 @@ def to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         ),
         refused=f"{literal(f'{lens.legacy} ')} || _key || ' was refused by the new table: '"
         " || SQLERRM || '. Correct the row, then retry.'",
+        **names,
+    )
+
+
+def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
+    """The function ``<legacy>_put``, which writes."""
+    source = templates("functions.sql")
+    values = written(lens, types)
+    columns = synced(lens)
+    assignments = [f"{name} = excluded.{name}" for name in columns]
+    updates = [f"{name} = v.{name}" for name in columns]
+    if lens.owner is not None:
+        assignments.append(_forget_owner(lens, "excluded"))
+        updates.append(_forget_owner(lens, "v"))
+    return render(
+        source["put"],
+        judge=_if_held_whole("judge_whole", lens, names),
+        updates=joined(updates),
+        synced_values=joined(f"{values[name]} AS {name}" for name in columns),
+        wanted=joined(f"v.{name}" for name in columns),
+        waits=f" RETURNING {waits(lens)} INTO waits" if lens.owner else "",
+        queue=render(source["queue_for_settle"], **names) if lens.owner else "",
         columns=joined(map(ident, values)),
         values=joined(values.values()),
         assignments=joined(assignments),
@@ -53,18 +59,49 @@ def to_new(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         or "true",
         stored=joined(f"n.{name}" for name in columns),
         excluded=joined(f"excluded.{name}" for name in columns),
-        part_too=f"_part := true; why := {held(lens)};" if lens.part else "",
+        part_too="_part := true;" if lens.part else "",
+        taken=_if_held_whole("taken", lens, names) if lens.constants else "",
+        parents=_parents(lens),
         lines=_lines(lens, types, names),
         unpark=_unpark(lens, types),
         flags=_flags(lens, names),
-        watch_triggers=render(
-            source["watch_triggers"],
-            watched=" OR ".join(
-                f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = {literal(f'public.{table}')}"
-                "::regclass AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
-                for table in [lens.new, *([lens.part.table] if lens.part else [])]
-            ),
-            **names,
+        watch_triggers=_watch_triggers(lens, names),
+        **names,
+    )
+
+
+def _if_held_whole(template: str, lens: Lens, names: Mapping[str, str]) -> str:
+    """A step of lenses whose rows are held as a whole, if they are held."""
+    if lens.part is not None or not lens.held:
+        return ""
+    return render(
+        templates("functions.sql")[template],
+        held=held(lens),
+        hold_whole=_hold_whole(lens, names),
+        **names,
+    )
+
+
+def _parents(lens: Lens) -> str:
+    """A foreign key that the commit looks at must not be what the commit fails of."""
+    orphaned = [
+        f"NOT EXISTS (SELECT FROM public.{parent} p WHERE p.id = l.{column})"
+        f" AND rebuilt.has_foreign_key('public.{lens.new}', 'public.{parent}')"
+        for column, parent in PARENTS.get(lens.legacy, ())
+    ]
+    if not orphaned:
+        return ""
+    return render(templates("functions.sql")["parents"], orphaned=" OR ".join(orphaned))
+
+
+def _watch_triggers(lens: Lens, names: Mapping[str, str]) -> str:
+    tables = [lens.new, *([lens.part.table] if lens.part else [])]
+    return render(
+        templates("functions.sql")["watch_triggers"],
+        watched=" OR ".join(
+            f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = {literal(f'public.{table}')}"
+            "::regclass AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
+            for table in tables
         ),
         **names,
     )
@@ -78,7 +115,7 @@ def _forget_owner(lens: Lens, given: str) -> str:
     return f"{owner.column} = CASE WHEN {moved} THEN NULL ELSE n.{owner.column} END"
 
 
-def _hold_whole(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
+def _hold_whole(lens: Lens, names: Mapping[str, str]) -> str:
     children = "".join(
         f", {literal(table)}, (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM public.{table} c"
         f" WHERE c.{column} = _key)"
@@ -197,6 +234,8 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     )
     return render(
         source["lines"],
+        held=held(lens),
+        model_keys=model_keys("l.items"),
         held_detail=detail(lens, lens.held, "why"),
         park=f"(SELECT jsonb_build_object({literal(part.table)}, jsonb_agg(to_jsonb(i)))"
         f" FROM public.{part.table} i WHERE i.{part.parent} = _key HAVING count(*) > 0)",

@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from terrain import locks
 from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
-from terrain.legacy import settling, watching
+from terrain.legacy import carrying, settling, watching
 from terrain.words import counted
 
 
@@ -45,6 +45,7 @@ class Command(BaseCommand):
             self._watch()
         else:
             self._report(settling.settle(self.connection))
+            self._report_late()
 
     def _carry_over_again(self) -> None:
         try:
@@ -71,6 +72,16 @@ class Command(BaseCommand):
             if not done.nothing:
                 self._report(done)
 
+    def _report_late(self) -> None:
+        late = carrying.still_late(self.connection)
+        if late:
+            table, key, why = late[0]
+            self.say(
+                f"{counted(len(late), 'row')} could not be carried over yet, the first"
+                f" {table} {key} ({why}). If somebody has them locked, run settle again"
+                " when their transaction has ended."
+            )
+
     def _report(self, done: settling.Settled) -> None:
         if done.nothing:
             self.say("Nothing was left to settle.")
@@ -81,5 +92,6 @@ class Command(BaseCommand):
             "sessions made": done.sessions,
             "customers merged": done.merged,
             "rows released from quarantine": done.released,
+            "late rows carried over": done.carried,
         }
         self.say(", ".join(f"{what}: {n:,}" for what, n in parts.items() if n) + ".")
