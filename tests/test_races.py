@@ -14,8 +14,9 @@ import pytest
 from django.db import connection
 
 from terrain import locks, pace
-from terrain.legacy import carrying, copying, settling
-from terrain.legacy.mapping import BY_LEGACY
+from terrain.legacy import carrying, checks, copying, settling
+from terrain.legacy.findings import Severity
+from terrain.legacy.mapping import BY_LEGACY, LENSES
 from tests.both import Both
 from tests.conftest import Result
 from tests.legacy import artist, insert, key, model, named, order, table
@@ -224,6 +225,17 @@ def test_a_late_row_that_is_locked_stays_late_and_nobody_waits(
     assert late(late_order) == [("orders", "#ord", "40001")]
     one.does("COMMIT")
     assert carrying.settle_late(connection) == 1
+
+
+def test_a_late_row_that_is_locked_fails_no_verification(late_order: Both) -> None:
+    """It is known, and said; nothing is wrong."""
+    one = old(late_order)
+    one.does("BEGIN")
+    one.does("UPDATE orders SET tracking_number = 'x' WHERE id = '#ord'")
+    found = {each.name: each for each in checks.verify(connection).findings}
+    assert found["in_step_orders"].severity == Severity.PASSES
+    assert found["settled"].sentence == "1 rows wait to be settled."
+    one.does("COMMIT")
 
 
 def test_settle_says_what_it_could_not_carry_over(
@@ -509,6 +521,32 @@ def test_a_copy_beside_an_open_deletion(
     ) == sorted(there)
 
 
+def test_a_value_emptied_while_it_is_copied(
+    both: Both, uncopied: Any, copy_of: Any
+) -> None:
+    """NULL is a value: no coalesce() of what was read and what is there."""
+    uncopied(artist("#cy", bio="read"))
+    batch = copy_of("artists")
+    one = old(both)
+    one.send("UPDATE artists SET bio = NULL WHERE id = '#cy'")
+    one.until_blocked()
+    batch.finish()
+    succeeds(one.until_done())
+    settling.settle(connection)
+    assert both.has("SELECT bio FROM users WHERE id = '#cy'") == [(None,)]
+
+
+def test_a_value_that_a_row_of_the_new_schema_alone_has(
+    both: Both, uncopied: Any
+) -> None:
+    """Only the key says that a row is there already; any other conflict is one, and is held."""
+    both.newly("UPDATE tables SET share_code = 'abc' WHERE id = '#show'")
+    uncopied(table("#t1", None, share_token="abc"), table("#t2", None))
+    Command("copy", lambda: copying.copy(connection, "user_tables")).finish()
+    assert both.held() == [("user_tables", "#t1", "refused")]
+    assert both.has("SELECT id FROM tables WHERE id IN ('#t1', '#t2')") == [("#t2",)]
+
+
 # --- carrying over -------------------------------------------------------------------------
 
 
@@ -563,6 +601,59 @@ def test_a_value_taken_from_a_row_that_is_just_being_changed(both: Both) -> None
     assert both.has(
         "SELECT id, share_code FROM tables WHERE id IN ('#t1', '#t2') ORDER BY 2"
     ) == [("#t1", "b"), ("#t2", "d")]
+
+
+def test_what_is_in_step_is_not_written_again(both: Both) -> None:
+    insert(both.old, table("#odd", "x@at.example", {"width": 2.5}))
+    settling.settle(connection)
+    rows = (
+        "SELECT id, xmin::text FROM users UNION ALL SELECT id, xmin::text FROM models"
+        " UNION ALL SELECT id, xmin::text FROM tables UNION ALL SELECT id, xmin::text FROM orders"
+        " UNION ALL SELECT id, xmin::text FROM order_items"
+        " UNION ALL SELECT id, xmin::text FROM payments ORDER BY 1, 2"
+    )
+    before = both.has(rows)
+    for lens in LENSES:
+        keys = [id_ for (id_,) in both.database.rows(f"SELECT id FROM {lens.legacy}")]
+        copying.carry_over_all(connection, lens, keys)
+    assert both.has(rows) == before
+
+
+def test_a_trigger_of_the_shops_that_comes_first_has_the_last_word(both: Both) -> None:
+    """Its change of the same row is there before NEW, which is older, arrives here."""
+    both.database.execute(
+        "CREATE FUNCTION public.again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.bio = 'first' THEN UPDATE artists SET bio = 'second' WHERE id = NEW.id; END IF;"
+        " RETURN NULL; END $$;"
+        " CREATE TRIGGER aaa_again AFTER UPDATE ON artists FOR EACH ROW"
+        " EXECUTE FUNCTION public.again()"
+    )
+    succeeds(old(both).does("UPDATE artists SET bio = 'first' WHERE id = '#ann'"))
+    assert both.has("SELECT bio FROM users WHERE id = '#ann'") == [("second",)]
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_a_counter_raised_on_both_sides_at_once(both: Both, first: str) -> None:
+    """None is lost: whoever comes second reads what the first has written."""
+    one, writer = old(both), new(both)
+    raised = "UPDATE assets SET view_count = view_count + 1 WHERE id = '#tower'"
+    newly = raised.replace("assets", "models")
+    one.does("BEGIN")
+    writer.does("BEGIN")
+    if first == "old":
+        succeeds(one.does(raised))
+        assert writer.does(newly).sqlstate == "55P03"
+        writer.does("ROLLBACK")
+        one.does("COMMIT")
+        succeeds(writer.does(newly))
+    else:
+        succeeds(writer.does(newly))
+        one.waits(raised)
+        writer.does("COMMIT")
+        succeeds(one.until_done())
+        one.does("COMMIT")
+    assert both.sees("SELECT view_count FROM assets WHERE id = '#tower'") == [(2,)]
+    assert both.has("SELECT view_count FROM models WHERE id = '#tower'") == [(2,)]
 
 
 # --- settle --------------------------------------------------------------------------------

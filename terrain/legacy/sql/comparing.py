@@ -7,7 +7,7 @@ from terrain.legacy.sql.text import RANGE, ident, joined, literal, query
 
 
 def both_sides(lens: Lens) -> tuple[str, str]:
-    """The legacy rows and the rebuilt ones, as ``id`` and ``row`` (text), held rows aside.
+    """The legacy rows and the rebuilt ones, as ``id`` and ``row`` (text), without held and late.
 
     Of an order whose items are held, everything else is compared.  Parameters: ``after``
     and ``upto``, uuid or NULL.
@@ -26,6 +26,10 @@ def both_sides(lens: Lens) -> tuple[str, str]:
         keep = "true"
     else:
         keep = f"NOT {held}"
+    keep += (
+        " AND NOT EXISTS (SELECT FROM rebuilt.queue q WHERE q.late"
+        f" AND q.legacy_table = {literal(lens.legacy)} AND q.key = l.id)"
+    )
     within = RANGE.format("l")
 
     def side(table: str, columns: list[str]) -> str:
