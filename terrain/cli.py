@@ -25,7 +25,7 @@ from django.db.backends.signals import connection_created
 from psycopg import errors
 
 from terrain.embedded import EmbeddedError
-from terrain.exceptions import Stopped
+from terrain.exceptions import Refused, Stopped
 from terrain.locks import LockNotObtained
 
 REFUSED, COULD_NOT_RUN = 1, 2
@@ -96,6 +96,8 @@ def run(argv: list[str]) -> int:
         if isinstance(error.__cause__, errors.UndefinedTable):
             return _fail(missing_sentence(error))
         raise
+    except Refused as error:
+        return _fail(f"{error}. {error.hint}".strip(" .") + ".")
     except IntegrityError:
         # Addresses are unique among some accounts only, so Django does not look before.
         if "createsuperuser" in argv[1:2]:

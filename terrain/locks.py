@@ -315,6 +315,12 @@ class Busy(Exception):
     """Another command is at work on this database."""
 
 
+def ensure_alone(connection: BaseDatabaseWrapper) -> None:
+    """Raise :class:`Busy` if another command is at work, before much is looked at."""
+    if at_work(connection):
+        raise Busy(_who_is_running(connection))
+
+
 @contextmanager
 def exclusive(connection: BaseDatabaseWrapper, lock: int = RUN_LOCK) -> Iterator[None]:
     """Be the only command that changes this database; raises :class:`Busy`.

@@ -427,7 +427,9 @@ def test_only_one_command_changes_a_database_at_a_time(
         ("migrate", "orders", "zero", "-v", "0"),
         ("prepare_database",),
         ("prepare_database", "--undo"),
+        ("settle",),
         ("settle", "--again"),
+        ("cleanup_legacy", "--yes"),
     ):
         assert manage(*command) == Result(2, "", busy), command
     assert contents(migrated) == before

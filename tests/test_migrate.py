@@ -20,7 +20,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from terrain import locks, pace
+from terrain import pace
 from terrain.legacy import cleanup, copying, engine, ledger
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Batch, Run
@@ -261,6 +261,48 @@ def test_killed_at_any_commit_of_the_rollback_it_is_gone_on_with(
         assert code == 0, f"commit {last}: {printed}"
         assert dumps.schema(database) == definitions, f"commit {last}"
         assert dumps.contents(database) == contents, f"commit {last}"
+
+
+def test_killed_at_any_commit_on_the_way_back_it_can_go_either_way(
+    small: Database, undisturbed: Any, clone: Callable[[str], Database]
+) -> None:
+    """Back, as if undisturbed; or forward again, if need be when it is back."""
+    _, contents, definitions = undisturbed
+    migrated = clone(small.name)
+    assert killed_at(migrated, 0, "migrate", "-v0")[0] == 0
+    back = ("rollback_migration", "--yes", "-v0")
+    there = clone(migrated.name)
+    code, printed = killed_at(there, 0, *back)
+    assert code == 0, printed
+    commits = int(printed.split()[-1])
+    as_back = parked(there), dumps.schema(there)
+    for last in sampled(commits, 3):
+        for command in (back, ("migrate", "-v0")):
+            database = clone(migrated.name)
+            assert killed_at(database, last, *back)[0] == -signal.SIGKILL
+            wait_until_gone(database)
+            code, printed = killed_at(database, 0, *command)
+            if command != back and "Finish it with" in printed:
+                assert code == 1
+                assert killed_at(database, 0, *back)[0] == 0
+                code, printed = killed_at(database, 0, *command)
+            assert code == 0, f"commit {last}: {printed}"
+            if command == back:
+                assert parked(database) == as_back[0], f"commit {last}"
+                assert dumps.schema(database) == as_back[1], f"commit {last}"
+            else:
+                assert dumps.contents(database) == contents, f"commit {last}"
+                assert dumps.schema(database) == definitions, f"commit {last}"
+
+
+def parked(database: Database) -> dict[str, Any]:
+    """The rows of a database that was rolled back."""
+    tables = database.rows(
+        "SELECT schemaname || '.' || tablename FROM pg_tables WHERE"
+        " schemaname = 'legacy_parked' OR schemaname = 'public' AND tablename = ANY (%s)",
+        LEGACY_TABLES,
+    )
+    return {table: dumps.rows(database, table) for (table,) in tables}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -626,29 +668,7 @@ def test_the_reverse_of_each_migration_is_real(
     assert dumps.schema(migrated) == definitions
 
 
-# --- one at a time -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "command", [("migrate",), ("rollback_migration", "--yes")], ids=" ".join
-)
-def test_a_second_run_says_who_is_running(
-    shop: Database, manage: Manage, command: tuple[str, ...]
-) -> None:
-    if command[0] != "migrate":
-        assert manage("migrate", "-v0").code == 0
-        connection.close()
-    with shop.connect("terrain", "public", application_name="terrain") as first:
-        first.execute("SELECT pg_advisory_lock(%s)", [locks.RUN_LOCK])
-        refused = manage(*command)
-        pid = first.info.backend_pid
-    assert refused.code == 2
-    assert re.fullmatch(
-        rf"Another command is at work on this database: process {pid} of the server"
-        r" \(terrain, role terrain, connected since \d\d:\d\d:\d\d UTC\)\. Wait for it, or"
-        r" look with: python manage\.py migration_status\n",
-        refused.err,
-    )
+# --- what is others' ------------------------------------------------------------------------
 
 
 def test_what_others_have_put_into_legacy_stays(migrated: Database) -> None:

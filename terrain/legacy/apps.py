@@ -14,7 +14,15 @@ class LegacyConfig(AppConfig):
         from terrain import find, panels, site, waiting
         from terrain.exceptions import Refused, register_sqlstate
         from terrain.legacy import configuration  # noqa: F401  (registers its checks)
-        from terrain.legacy import found, guard, health, metrics, panel, receivers
+        from terrain.legacy import (
+            closing,
+            found,
+            guard,
+            health,
+            metrics,
+            panel,
+            receivers,
+        )
         from terrain.legacy.console import views
         from terrain.monitoring.health import register as register_check
         from terrain.postgresql.base import table_made
@@ -28,7 +36,7 @@ class LegacyConfig(AppConfig):
         metrics.register()
         register_check(health.BackupAge)
         register_sqlstate("TB002", Refused)
-        register_sqlstate("TB003", Refused)
+        register_sqlstate("TB003", closing.Closed)
         panels.register("legacy-row", "The legacy row", panel.render)
         find.add_source(found.render)
         site.add(views.PAGE)

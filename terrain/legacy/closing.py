@@ -16,10 +16,16 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
 from terrain.blockers import Mode
+from terrain.exceptions import Refused
 from terrain.legacy import catalog, sql
 from terrain.legacy.catalog import PARKED
 from terrain.legacy.mapping import BY_NEW
 from terrain.waiting import Say
+
+
+class Closed(Refused):
+    """A write to a new table while the shop is on its way."""
+
 
 #: The new tables that have a legacy counterpart, and the parts of their rows.
 MIRRORED = tuple(

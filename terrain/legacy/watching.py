@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from django.db import ProgrammingError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from terrain.legacy import settling
+from terrain.legacy import closing, settling
 from terrain.legacy.settling import Blocked, Settled
 
 #: Seconds between two looks at the queue, two tries of a merge that somebody was in the
@@ -49,6 +49,8 @@ class Watch:
             if self.clock() >= self.everything_at:
                 return self.begin() if settling.is_possible(self.connection) else None
             return self._what_is_new()
+        except closing.Closed:
+            return Settled()  # the shop is on its way; where to, the next look says
         except ProgrammingError:
             if settling.is_possible(self.connection):
                 raise

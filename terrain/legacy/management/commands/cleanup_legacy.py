@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
+from terrain import locks
 from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
@@ -60,6 +61,8 @@ class Command(BaseCommand):
                 "The database is not migrated, so its legacy tables are the only ones."
                 " Run: python manage.py migrate"
             )
+        if not options["dry_run"]:
+            self._ensure_alone()
         objections = list(
             cleanup.objections(
                 self.connection,
@@ -80,6 +83,13 @@ class Command(BaseCommand):
                 self.connection.settings_dict["NAME"],
             )
         self._clean_up()
+
+    def _ensure_alone(self) -> None:
+        """Before all is verified: somebody at work would be in the way of it."""
+        try:
+            locks.ensure_alone(self.connection)
+        except locks.Busy as error:
+            raise CannotRun(str(error)) from error
 
     def _clean_up(self) -> None:
         try:

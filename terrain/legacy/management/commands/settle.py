@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandParser
 
@@ -12,6 +13,8 @@ from terrain.commands import CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import carrying, settling, watching
 from terrain.words import counted
+
+T = TypeVar("T")
 
 
 class Command(BaseCommand):
@@ -44,15 +47,18 @@ class Command(BaseCommand):
         if options["watch"]:
             self._watch()
         else:
-            self._report(settling.settle(self.connection))
+            self._report(self._alone(settling.settle))
             self._report_late()
 
-    def _carry_over_again(self) -> None:
+    def _alone(self, action: Callable[[Any], T]) -> T:
         try:
             with locks.exclusive(self.connection):
-                changed = settling.carry_over_again(self.connection)
+                return action(self.connection)
         except locks.Busy as error:
             raise CannotRun(str(error)) from error
+
+    def _carry_over_again(self) -> None:
+        changed = self._alone(settling.carry_over_again)
         self.say(
             f"Functions and triggers derived anew; {counted(changed, 'row')} carried over."
         )
