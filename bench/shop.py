@@ -152,9 +152,9 @@ def _drop(name: str) -> None:
 
 
 @contextmanager
-def clone(template: str) -> Iterator[str]:
-    """A database to measure in, gone afterwards."""
-    name = f"bench_{os.getpid()}"
+def clone(template: str, suffix: str = "") -> Iterator[str]:
+    """A database to measure in, gone afterwards; ``suffix`` tells a second one apart."""
+    name = f"bench_{os.getpid()}{suffix and '_' + suffix}"
     _drop(name)
     _create(name, template)
     try:

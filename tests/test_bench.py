@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import backups, chart, copying, judging, live, remembered, shop
+from bench import backups, chart, copying, judging, live, remembered, shop, writes
 from bench.told import Told
 from terrain.embedded import Cluster
 
@@ -84,6 +84,19 @@ def test_both_applications_at_work_beside_the_move(
     said = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     panels = {"project, there and back", "project, 2 times", "untouched", "plain"}
     assert {*panels, "before"} <= set(said)
+
+
+def test_statements_beside_an_untouched_shop(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = writes.measure(SCALE, turns=2)
+    for some in results["costs"].values():
+        assert [each["statement"] for each in some] == [
+            kind.name for kind in writes.KINDS
+        ]
+        assert all(each["times"] > 0 for each in some)
+    writes.show(results)
+    assert "Scale 0.0001, without; milliseconds, medians" in capsys.readouterr().out
 
 
 def test_what_was_lost_or_doubled_is_found() -> None:

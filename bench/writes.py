@@ -1,0 +1,279 @@
+"""What keeping in step costs the old application: single statements, beside an untouched shop.
+
+Two clones of one shop, one of them migrated, are asked in turn, a few statements here and
+the same there, so that whatever else the machine does meets both.  Each statement is
+prepared and a transaction of its own; once with the disk (``synchronous_commit``, as
+clients wait for it), and once without, which leaves the work itself.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from bench import clients, report, shop
+
+Connection = psycopg.Connection[Any]
+
+#: Statements asked of one database before it is the other's turn, and turns of each.
+AT_ONCE, TURNS = 20, 15
+#: What a write may cost, in times of what it costs in an untouched shop.
+WANTED = 2.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A statement; ``parameters`` are those of the n-th time.  ``wanted`` is times, at most."""
+
+    name: str
+    statement: str
+    parameters: Callable[[Keys, int], tuple[Any, ...]]
+    wanted: float = WANTED
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Rows that are there in both clones."""
+
+    assets: list[str]
+    artists: list[str]
+    orders: list[str]
+    tables: list[str]
+    emails: list[str]
+
+    @classmethod
+    def of(cls, connection: Connection) -> Keys:
+        def column(query: str) -> list[str]:
+            return [value for (value,) in connection.execute(query)]  # type: ignore[call-overload]
+
+        return cls(
+            column("SELECT id::text FROM assets ORDER BY id LIMIT 1000"),
+            column("SELECT id::text FROM artists ORDER BY id LIMIT 1000"),
+            column("SELECT id::text FROM orders ORDER BY id LIMIT 1000"),
+            column("SELECT id::text FROM user_tables ORDER BY id LIMIT 1000"),
+            column("SELECT user_email FROM orders ORDER BY id LIMIT 1000"),
+        )
+
+
+def _of(some: list[str], number: int) -> str:
+    return some[number * 7 % len(some)]
+
+
+_LINE = '[{"asset_id": "%s", "quantity": 2}, {"asset_id": "%s", "quantity": 1}]'
+
+
+def _lines(keys: Keys, number: int) -> str:
+    return _LINE % (_of(keys.assets, number), _of(keys.assets, number + 1))
+
+
+WRITES = (
+    Kind(
+        "count a view",
+        "UPDATE assets SET view_count = view_count + 1 WHERE id = %s",
+        lambda keys, n: (_of(keys.assets, n),),
+    ),
+    Kind(
+        "edit an asset",
+        "UPDATE assets SET description = %s WHERE id = %s",
+        lambda keys, n: (f"Text {n}", _of(keys.assets, n)),
+    ),
+    Kind(
+        "edit an artist",
+        "UPDATE artists SET bio = %s WHERE id = %s",
+        lambda keys, n: (f"Text {n}", _of(keys.artists, n)),
+    ),
+    Kind(
+        "change an order's status",
+        "UPDATE orders SET status = %s, updated_at = now() WHERE id = %s",
+        lambda keys, n: (("paid", "shipped")[n % 2], _of(keys.orders, n)),
+    ),
+    Kind(
+        "save a table",
+        "INSERT INTO user_tables (user_email, name, table_config, layout_data, share_token)"
+        " VALUES (%s, 'T', '{\"width\": 900, \"depth\": 600}', '{\"models\": []}', %s)",
+        lambda keys, n: (_of(keys.emails, n), f"w{n}"),
+    ),
+    Kind(
+        "save it again",
+        "UPDATE user_tables SET layout_data = %s, updated_at = now() WHERE id = %s",
+        lambda keys, n: (f'{{"models": [{n}]}}', _of(keys.tables, n)),
+    ),
+    Kind(
+        "delete it",
+        "DELETE FROM user_tables WHERE share_token = %s",
+        lambda keys, n: (f"w{n}",),
+    ),
+    Kind(
+        "place an order of two lines",
+        "INSERT INTO orders (order_number, user_email, user_name, shipping_address, items,"
+        " pricing) VALUES (%s, %s, 'W', '{}', %s, '{\"total\": 9.5}')",
+        lambda keys, n: (f"W{n}", _of(keys.emails, n), _lines(keys, n)),
+    ),
+    Kind(
+        "change its lines",
+        "UPDATE orders SET items = %s WHERE order_number = %s",
+        lambda keys, n: (_lines(keys, n + 3), f"W{n}"),
+    ),
+)
+UNMAPPED = (
+    Kind(
+        "an update that changes nothing",
+        "UPDATE assets SET name = name WHERE id = %s",
+        lambda keys, n: (_of(keys.assets, n),),
+    ),
+    Kind(
+        "an order, the same",
+        "UPDATE orders SET status = status, notes = notes WHERE id = %s",
+        lambda keys, n: (_of(keys.orders, n),),
+    ),
+)
+READS = (
+    Kind(
+        "look at an asset",
+        "SELECT a.*, r.name AS artist FROM assets a JOIN artists r ON r.id = a.artist_id"
+        " WHERE a.id = %s",
+        lambda keys, n: (_of(keys.assets, n),),
+        1.0,
+    ),
+    Kind(
+        "list a customer's orders",
+        "SELECT o.*, t.status AS paid FROM orders o LEFT JOIN stripe_transfers t"
+        " ON t.order_id = o.id WHERE o.user_email = %s ORDER BY o.created_at",
+        lambda keys, n: (_of(keys.emails, n),),
+        1.0,
+    ),
+    Kind(
+        "report of an artist",
+        "SELECT a.*, count(x.id), sum(x.base_price) FROM artists a"
+        " LEFT JOIN assets x ON x.artist_id = a.id WHERE a.id = %s GROUP BY a.id",
+        lambda keys, n: (_of(keys.artists, n),),
+        1.0,
+    ),
+)
+KINDS = (*WRITES, *UNMAPPED, *READS)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Milliseconds of a statement, the median of all; ``times`` is the ratio."""
+
+    name: str
+    untouched: float
+    in_step: float
+    wanted: float
+
+    @property
+    def times(self) -> float:
+        return self.in_step / self.untouched
+
+
+@contextmanager
+def _two(scale: float) -> Iterator[tuple[str, str]]:
+    """An untouched shop and a migrated one, after the same housekeeping."""
+    template = shop.shop(scale)
+    with shop.clone(template, "untouched") as untouched, shop.clone(template) as moved:
+        for database in (untouched, moved):
+            clients.admit(database)
+            shop.run(database, "manage.py", "prepare_database")
+        print("migrate", file=sys.stderr)
+        shop.run(moved, "manage.py", "migrate", "--verbosity", "0")
+        for database in (untouched, moved):
+            with shop.connect(database) as connection:
+                connection.execute("VACUUM (ANALYZE)")
+        shop.checkpoint()
+        yield untouched, moved
+
+
+def costs(scale: float, on_disk: bool, turns: int = TURNS) -> list[Cost]:
+    """What each kind costs in both; ``on_disk`` if each commit is waited for."""
+    with _two(scale) as databases, ExitStack() as stack:
+        setting = "on" if on_disk else "off"
+        both = [
+            stack.enter_context(
+                psycopg.connect(
+                    shop.CLUSTER.dsn(name, clients.ROLE),
+                    autocommit=True,
+                    options=f"-c synchronous_commit={setting}",
+                )
+            )
+            for name in databases
+        ]
+        keys = Keys.of(both[0])
+        return [_cost(kind, both, keys, turns) for kind in KINDS]
+
+
+def _cost(kind: Kind, both: list[Connection], keys: Keys, turns: int) -> Cost:
+    print(kind.name, file=sys.stderr)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for turn in range(turns):
+        # Another goes first each time; the first turn warms both up.
+        for place in (0, 1) if turn % 2 else (1, 0):
+            for number in range(turn * AT_ONCE, (turn + 1) * AT_ONCE):
+                parameters = kind.parameters(keys, number)
+                began = time.perf_counter()
+                cursor = both[place].execute(
+                    kind.statement, parameters, prepare=True  # type: ignore[call-overload]
+                )
+                if cursor.description:
+                    cursor.fetchall()
+                if turn:
+                    taken[place].append((time.perf_counter() - began) * 1000)
+    return Cost(kind.name, *map(statistics.median, taken), kind.wanted)
+
+
+def measure(scale: float, turns: int = TURNS) -> dict[str, Any]:
+    """Both with the disk and without: kind -> milliseconds and times."""
+    found = {
+        "with the disk": costs(scale, True, turns),
+        "without": costs(scale, False, turns),
+    }
+    return {
+        "scale": scale,
+        "costs": {
+            how: [
+                {
+                    "statement": each.name,
+                    "untouched": each.untouched,
+                    "in_step": each.in_step,
+                    "times": each.times,
+                    # What is wanted is of what a client waits for.
+                    "wanted": each.wanted if how == "with the disk" else None,
+                }
+                for each in some
+            ]
+            for how, some in found.items()
+        },
+    }
+
+
+def show(results: dict[str, Any]) -> None:
+    for how, some in results["costs"].items():
+        report.table(
+            f"Scale {results['scale']:g}, {how}; milliseconds, medians",
+            ["", "untouched", "in step", "times", "at most"],
+            [list(each.values()) for each in some],
+        )
+
+
+def main() -> None:
+    options = report.arguments(
+        __doc__.partition("\n")[0]  # type: ignore[union-attr]
+    ).parse_args()
+    shop.CLUSTER.lease()
+    saved = []
+    for scale in options.scale or [0.1]:
+        results = measure(scale)
+        show(results)
+        saved.append(results)
+    report.save("writes", saved)
+
+
+if __name__ == "__main__":
+    main()
