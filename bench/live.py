@@ -8,6 +8,7 @@ applications were told is compared with what is there after each move.
 
 from __future__ import annotations
 
+import resource
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -103,6 +104,7 @@ def measure(plan: Plan) -> tuple[list[Turn], dict[str, Any]]:
         },
         "rounds": [asdict(each) for each in rounds(mine)],
         "again": mine.again,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "new": _of_the_new(mine),
         "refused": {turn.way: turn.told.refused[:50] for turn in turns},
         "wrong": {turn.way: turn.faults[:50] for turn in turns},
@@ -164,6 +166,7 @@ def show(results: dict[str, Any]) -> None:
             ["  of the plain way", None, results["longest_plain"]],
             ["throughput during the copy", 0.8, results["throughput_during_copy"]],
             ["speed of the copy", 0.5, results["speed_of_copy"]],
+            ["MB of this process", None, results["megabytes"]],
         ],
     )
 

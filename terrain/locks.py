@@ -318,7 +318,7 @@ class Busy(Exception):
 def ensure_alone(connection: BaseDatabaseWrapper) -> None:
     """Raise :class:`Busy` if another command is at work, before much is looked at."""
     if at_work(connection):
-        raise Busy(_who_is_running(connection))
+        raise Busy(_who_is_running(connection, RUN_LOCK))
 
 
 @contextmanager
