@@ -33,7 +33,7 @@ Manage = Callable[..., Result]
 EVERY = 0.02
 #: What the new application may be told while its tables are on their way.
 ON_THE_WAY = re.compile(
-    r"Refused: public\.\w+ is closed"
+    r"Closed: public\.\w+ is closed"
     r"|ProgrammingError: (relation|column|missing FROM-clause entry for table) "
     # Not copied yet.
     r"|DoesNotExist: \w+ matching query does not exist|LookupError: \w+ \S+ is not there"
@@ -150,15 +150,15 @@ def forward(rng: random.Random) -> Iterator[tuple[str, ...]]:
 def between_steps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """What is to happen after each step of a command that takes a lock."""
     happens: list[Callable[[], None]] = []
-    run_briefly = locks.run_briefly
+    again_and_again = locks._again_and_again
 
     def stepping(*args: Any, **options: Any) -> Any:
-        done = run_briefly(*args, **options)
+        done = again_and_again(*args, **options)
         for happen in happens:
             happen()
         return done
 
-    monkeypatch.setattr(locks, "run_briefly", stepping)
+    monkeypatch.setattr(locks, "_again_and_again", stepping)
     return happens
 
 
