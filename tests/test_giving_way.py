@@ -244,6 +244,7 @@ def test_an_artist_deleted_while_something_of_theirs_is_committed(both: Both) ->
     both.newly("COMMIT")
     thread.join()
     assert isinstance(outcome[0], psycopg.Cursor)
+    settling.settle(connection)
     assert both.has("SELECT owner_id FROM asset_sets") == [("#bob",)]
     assert both.has("SELECT role FROM users WHERE id = '#bob'") == [("customer",)]
 
@@ -286,6 +287,7 @@ def test_two_artists_of_one_address_deleted_at_once(both: Both) -> None:
     both.does("COMMIT")
     thread.join()
     assert isinstance(outcome[0], psycopg.Cursor)
+    settling.settle(connection)
     assert both.has("SELECT name, owner_id FROM asset_sets ORDER BY 1") == [
         ("one", "#c1"),
         ("two", "#c1"),

@@ -125,6 +125,9 @@ def test_a_transaction_that_has_waited_once_does_not_wait_so_long_again(
 
 def test_two_tables_of_one_id_at_once(both: Both) -> None:
     """The second is held, not lost: its id was free when it was looked at."""
+    both.database.execute(
+        "ALTER FUNCTION rebuilt.example_tables_from_old SET lock_timeout = '20s'"
+    )
     one, other = old(both), old(both)
     one.does("BEGIN")
     succeeds(
@@ -133,14 +136,12 @@ def test_two_tables_of_one_id_at_once(both: Both) -> None:
             " VALUES ('#twin', 'Twin', '{}', '{}')"
         )
     )
-    succeeds(
-        other.does(
-            "INSERT INTO example_tables (id, artist_id, name, table_config, layout_data)"
-            " VALUES ('#twin', '#ann', 'Twin', '{}', '{}')"
-        )
+    other.waits(
+        "INSERT INTO example_tables (id, artist_id, name, table_config, layout_data)"
+        " VALUES ('#twin', '#ann', 'Twin', '{}', '{}')"
     )
     succeeds(one.does("COMMIT"))
-    settling.settle(connection)
+    succeeds(other.until_done())
     assert both.held() == [("example_tables", "#twin", "id_taken")]
 
 
@@ -234,7 +235,7 @@ def test_a_late_row_that_is_locked_fails_no_verification(late_order: Both) -> No
     one.does("UPDATE orders SET tracking_number = 'x' WHERE id = '#ord'")
     found = {each.name: each for each in checks.verify(connection).findings}
     assert found["in_step_orders"].severity == Severity.PASSES
-    assert found["settled"].sentence == "1 rows wait to be settled."
+    assert found["settled"].sentence == "Rows that wait to be settled: 1."
     one.does("COMMIT")
 
 
@@ -292,11 +293,15 @@ def test_a_late_row_fails_no_commit_of_what_refers_to_it(both: Both) -> None:
 def test_a_late_row_fails_no_commit_of_what_it_refers_to(both: Both) -> None:
     """An asset that cannot be taken away yet, with its artist, whose deletion took it along."""
     insert(both.old, artist("#cy"), model("#wall", "#cy"))
-    one, other = old(both), old(both)
-    one.does("BEGIN")
-    succeeds(one.does(f"UPDATE orders SET items = '{LINE}' WHERE id = '#ord'"))
-    succeeds(other.does("DELETE FROM artists WHERE id = '#cy'"))
-    succeeds(one.does("COMMIT"))
+    writer = new(both)
+    writer.does("BEGIN")
+    succeeds(writer.does("SELECT FROM models WHERE id = '#wall' FOR UPDATE"))
+    succeeds(old(both).does("DELETE FROM artists WHERE id = '#cy'"))
+    assert {entry[:2] for entry in late(both)} == {
+        ("artists", "#cy"),
+        ("assets", "#wall"),
+    }
+    succeeds(writer.does("COMMIT"))
     settling.settle(connection)
     assert both.has("SELECT id FROM users WHERE id = '#cy'") == []
     assert both.has("SELECT id FROM models WHERE id = '#wall'") == []

@@ -286,7 +286,6 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
                 yield "copy_sessions", sql.copy_batch(lens, types, 3)
         if lens.part is not None:
             yield "copy_lines", sql.copy_batch(lens, types, 3)
-            yield "lock_models", sql.lock_models(lens)
             yield "price_forecast", sql.price_forecast(lens, tables)
 
 

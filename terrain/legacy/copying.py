@@ -61,7 +61,6 @@ class Work:
     lens: Lens
     batch: str
     batch_with_row_locks: str
-    lock_models: str | None
     governor: Governor
     done: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -111,7 +110,6 @@ def _copy(connection: BaseDatabaseWrapper, table: str, governor: Governor) -> Ru
         lens,
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT),
         sql.copy_batch(lens, types, DEFAULT_TABLE_LIMIT, alone=False),
-        sql.lock_models(lens) if lens.part is not None else None,
         governor,
     )
     work.done = sum(run.batches.values_list("rows", flat=True))
@@ -344,8 +342,6 @@ def _copy_range(
             )
             (alone,) = cursor.fetchone()
             bounds = {"after": after, "upto": upto}
-            if not alone and work.lock_models is not None:
-                cursor.execute(work.lock_models, bounds)
             cursor.execute(work.batch if alone else work.batch_with_row_locks, bounds)
             seen, _copied, _late = cursor.fetchone()
         _store_cursor(

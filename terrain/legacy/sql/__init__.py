@@ -9,7 +9,6 @@ from terrain.legacy.sql.batches import (
     WORKERS,
     copy_batch,
     copy_lock,
-    lock_models,
     next_range,
 )
 from terrain.legacy.sql.columns import down, new_only, synced, written
@@ -100,7 +99,6 @@ __all__ = [
     "link",
     "link_sessions",
     "literal",
-    "lock_models",
     "mark_repeats",
     "merge_lock",
     "merges",

@@ -6,7 +6,7 @@ from terrain import locks
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens
 from terrain.legacy.sql.columns import written
-from terrain.legacy.sql.lines import line_values, model_keys, pricing, subtotal
+from terrain.legacy.sql.lines import line_values, pricing, subtotal
 from terrain.legacy.sql.owners import account
 from terrain.legacy.sql.rules import any_flag, detail, flag_rows, held, price_rules
 from terrain.legacy.sql.text import Types, ident, joined, query
@@ -86,17 +86,6 @@ def _copy_lines(lens: Lens, types: Types) -> str:
         line_values=joined(values.values()),
         price_detail=detail(lens, price_rules(), "f.reason"),
         held_detail=detail(lens, lens.held, "l.why"),
-    )
-
-
-def lock_models(lens: Lens) -> str:
-    """Locks what the lines of a range of orders refer to.  Parameters: after and upto."""
-    assert lens.part is not None
-    return query(
-        "lock_models",
-        legacy=lens.legacy,
-        fine=f"{held(lens)} IS NULL",
-        model_keys=model_keys(f"l.{lens.part.column}"),
     )
 
 

@@ -568,9 +568,7 @@ END $body$;
     END IF;
 
 -- name: lines
--- The part is written only if the array says something else than the rows do.  What the
--- lines refer to is locked first, as their foreign keys would once they are there: an asset
--- that is just being deleted may be gone before this commits.
+-- The part is written only if the array says something else than the rows do.
     IF _part OR noted THEN
         why := {held};
         IF why IS NOT NULL THEN
@@ -583,8 +581,6 @@ END $body$;
             END IF;
             IF (SELECT r.{part_column} FROM rebuilt.{legacy} r WHERE r.id = _key)::text
                IS DISTINCT FROM l.{part_column}::text THEN
-                PERFORM FROM public.models m JOIN public.users u ON u.id = m.artist_id
-                  WHERE m.id = ANY (ARRAY({model_keys})) FOR KEY SHARE;
                 {write_lines}
                 wrote := true;
             END IF;

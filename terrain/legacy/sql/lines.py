@@ -20,15 +20,6 @@ def pricing(models: str) -> str:
     )
 
 
-def model_keys(items: str) -> str:
-    """A query for the ids in an array of elements that may be a model's."""
-    reference = mapping.plain_text("(e.item -> 'asset_id')")
-    return (
-        f"SELECT ({reference})::uuid FROM jsonb_array_elements({items}) AS e (item)"
-        f" WHERE CASE WHEN ({reference}) IS NOT NULL THEN {mapping.is_uuid(reference)} END"
-    )
-
-
 def subtotal(row: str) -> str:
     """What the models of an order cost together, by its own account, or NULL."""
     return mapping.sane_amount(f"{row}.pricing -> 'model_subtotal'")

@@ -158,14 +158,6 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
     RETURNING 1
 )
 
--- name: lock_models
--- What the lines of a range refer to, where somebody may be deleting it.
-SELECT FROM public.models m JOIN public.users u ON u.id = m.artist_id
- WHERE m.id IN (SELECT k.id FROM legacy.{legacy} l CROSS JOIN LATERAL ({model_keys}) AS k (id)
-                 WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid)
-                   AND l.id <= %(upto)s::uuid AND {fine})
- ORDER BY m.id FOR KEY SHARE
-
 -- name: stale
 -- New rows of a range whose legacy row is no longer there: deleted while nobody watched.
 SELECT n.id FROM public.{new} n

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens
 from terrain.legacy.sql.columns import new_only, synced, written
-from terrain.legacy.sql.lines import line_values, model_keys, pricing, subtotal
+from terrain.legacy.sql.lines import line_values, pricing, subtotal
 from terrain.legacy.sql.owners import other_address, waits
 from terrain.legacy.sql.relations import CHILDREN, PARENTS
 from terrain.legacy.sql.rules import detail, flag_rows, held, known_flags, price_rules
@@ -235,7 +235,6 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     return render(
         source["lines"],
         held=held(lens),
-        model_keys=model_keys("l.items"),
         held_detail=detail(lens, lens.held, "why"),
         park=f"(SELECT jsonb_build_object({literal(part.table)}, jsonb_agg(to_jsonb(i)))"
         f" FROM public.{part.table} i WHERE i.{part.parent} = _key HAVING count(*) > 0)",
