@@ -624,6 +624,55 @@ def test_leftovers_that_are_not_ours(
             administrator.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
+def test_scratch_database_that_autovacuum_is_in(
+    shop: Database, administrator: Administrator
+) -> None:
+    """A superuser's session, which we may not end, stands for it: it goes when told."""
+    teller = backups.Said()
+    locale = {"encoding": "UTF8", "collate": "C", "ctype": "C"}
+    locale |= {"provider": "c", "locale": None, "rules": None}
+    server = Server.of(django_connection)
+    with scratch.database(server, shop.name, locale, teller) as made:
+        vacuum = psycopg.connect(shop.cluster.dsn(made.name, "postgres"))
+
+        def leave() -> None:
+            until(
+                lambda: administrator.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+                    " AND query LIKE 'DROP DATABASE IF EXISTS%%' || %s || '\"'",
+                    [made.name],
+                ).fetchone()
+                == (1,)
+            )
+            vacuum.close()
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+    leaving.join()
+    assert backups.scratch_databases(administrator, shop.name) == []
+    assert teller.said == []
+
+
+def test_scratch_database_that_somebody_stays_in(
+    shop: Database, administrator: Administrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "ATTEMPTS", 1)
+    teller = backups.Said()
+    locale = {"encoding": "UTF8", "collate": "C", "ctype": "C"}
+    locale |= {"provider": "c", "locale": None, "rules": None}
+    server = Server.of(django_connection)
+    with scratch.database(server, shop.name, locale, teller) as made:
+        stays = psycopg.connect(shop.cluster.dsn(made.name, "postgres"))
+    assert teller.said == [
+        f"! The database {made.name} could not be dropped: somebody is connected. The next"
+        " run drops it."
+    ]
+    stays.close()
+    with server.maintenance(besides=shop.name) as connection:
+        scratch.drop_leftovers(server, connection, shop.name, teller)
+    assert backups.scratch_databases(administrator, shop.name) == []
+
+
 def test_stopped_while_dumping(
     shop: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count
 from psycopg import sql as pg
@@ -210,15 +210,9 @@ def _copy(
         yield copy
     finally:
         # The server may be what is gone; the next rehearsal drops what is left.
-        with suppress(psycopg.OperationalError):
+        with suppress(psycopg.OperationalError, OperationalError):
             with server.maintenance(besides=name) as connection:
-                _drop(connection, name)
-
-
-def _drop(connection: Connection, name: str) -> None:
-    connection.execute(
-        pg.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(pg.Identifier(name))
-    )
+                scratch.drop(connection, name)
 
 
 def drop_leftovers(server: Server, say: Say) -> None:
@@ -241,7 +235,7 @@ def drop_leftovers(server: Server, say: Say) -> None:
                 "comment": f" {name}[, ]",
             },
         ).fetchall():
-            _drop(connection, left)
+            scratch.drop(connection, left)
             say(
                 f"Dropped the database {left}, which an interrupted rehearsal had left."
             )

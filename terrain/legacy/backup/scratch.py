@@ -23,6 +23,9 @@ _PATTERN = f"^{PREFIX}[0-9a-f]{{12}}$"
 #: Advisory lock: one run at a time makes a scratch database, or looks for dead ones.
 LOCK = 0x7E44A104
 
+#: How often a database is tried to be dropped; each attempt may take five seconds.
+ATTEMPTS = 3
+
 _PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
 
 
@@ -76,11 +79,27 @@ def database(
         # The server may be what is gone; the next run drops what is left.
         with suppress(psycopg.OperationalError, OperationalError):
             with server.maintenance(besides=of) as connection:
-                connection.execute(
-                    pg.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
-                        pg.Identifier(name)
+                if not drop(connection, name):
+                    teller.say(
+                        f"! The database {name} could not be dropped: somebody is connected."
+                        " The next run drops it."
                     )
-                )
+
+
+def drop(connection: Connection, name: str) -> bool:
+    """Drop a database, ending the sessions that are there; whether it is gone.
+
+    ``FORCE`` ends our own programs' sessions, but fails at once where autovacuum is at
+    work, which is not ours to end.  Without it the server ends autovacuum itself and waits
+    five seconds for everybody else to go.
+    """
+    command = pg.SQL("DROP DATABASE IF EXISTS {}").format(pg.Identifier(name))
+    for _ in range(ATTEMPTS):
+        for how in (pg.SQL(" WITH (FORCE)"), pg.SQL("")):
+            with suppress(errors.InsufficientPrivilege, errors.ObjectInUse):
+                connection.execute(pg.Composed([command, how]))
+                return True
+    return False
 
 
 def _create(
