@@ -136,6 +136,14 @@ class BoundedFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
             self._queryset: Any = super().get_queryset()[:INLINE_ROWS]
         return self._queryset
 
+    def add_fields(self, form: Any, index: int | None) -> None:
+        """What has no label of its own, the column's heading being none, gets one."""
+        super().add_fields(form, index)
+        for name, field in form.fields.items():
+            label = "Delete this row" if name == "DELETE" else field.label
+            if label and not field.widget.is_hidden:
+                field.widget.attrs.setdefault("aria-label", str(label))
+
 
 class RecordInline(Fields, admin.TabularInline):  # type: ignore[misc, type-arg]
     """Rows of a record on its own page: the first :data:`INLINE_ROWS`."""
