@@ -75,10 +75,3 @@ def _tables(connection: BaseDatabaseWrapper) -> Iterator[Metric]:
         ["plan", "owner", "kind", "status"],
         numbers.items(),
     )
-    ((full,),) = sources.ask(connection, _FILE, "full_tables")
-    yield gauge(
-        "terrain_tables_full",
-        "Tables whose library holds as many different assets as it may.",
-        [],
-        [([], full)],
-    )

@@ -10,9 +10,3 @@ SELECT t.kind, t.plan, t.status,
 
 -- name: assets
 SELECT a.status, a.visibility, count(*) FROM public.assets a GROUP BY 1, 2
-
--- name: full_tables
--- Tables that may take no further asset.
-SELECT count(*) FROM (
-    SELECT l.table_id, count(*) AS there FROM public.table_assets l GROUP BY l.table_id
-) l JOIN public.tables t ON t.id = l.table_id WHERE l.there >= t.max_assets

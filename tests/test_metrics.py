@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from terrain.monitoring import collector
+from terrain.monitoring import collector, sources
 from tests.both import Both
 from tests.conftest import Database
 from tests.legacy import ids
@@ -288,14 +288,32 @@ def test_backups_and_their_proof(
     assert value(samples, "terrain_backup_newest_timestamp_seconds", proven="any")
 
 
-def test_what_is_dear_is_asked_only_now_and_then(
-    both: Both, django_assert_max_num_queries: Any
-) -> None:
+def test_what_is_dear_is_asked_only_now_and_then(both: Both) -> None:
     scrape()
     both.newly("UPDATE orders SET status = 'shipped'")
     assert value(scrape(), "terrain_orders", status="shipped") == 0
     collector.forget()
     assert value(scrape(), "terrain_orders", status="shipped") == 1
+
+
+def test_one_scrape_asks_one_dear_source_anew(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all are due, each of them gets its turn, the oldest first."""
+    scrape()
+    dear = [each.name for each in sources.registered() if each.seconds]
+    later = time.monotonic() + 1000
+    monkeypatch.setattr(collector.time, "monotonic", lambda: later)
+    asked = []
+    for _ in dear:
+        ages = {
+            dict(labels)["source"]: age
+            for (name, labels), age in scrape().items()
+            if name == "terrain_source_age_seconds" and dict(labels)["source"] in dear
+        }
+        asked.append({name for name, age in ages.items() if age < 500})
+    assert [len(names) for names in asked] == list(range(1, len(dear) + 1))
+    assert asked[-1] == set(dear)
 
 
 def test_a_locked_table_does_not_hold_up_the_rest(both: Both) -> None:

@@ -3,6 +3,9 @@
 A scrape must not hang nor fail because a table is missing (before ``migrate``, after a
 rollback) or locked: each source has a transaction of its own with short limits, and one
 that fails is left out and named in ``terrain_source_up``.
+
+What is dear is kept for a while, and of what is due again one scrape asks the oldest only,
+so that no scrape pays for all.
 """
 
 from __future__ import annotations
@@ -70,8 +73,9 @@ class Collector(Base):
             labels=["source"],
         )
         reachable = self._is_reachable()
+        due = self._due()
         for source in registered():
-            answer = self._answer(source) if reachable else None
+            answer = self._answer(source, due) if reachable else None
             up.add_metric([source.name], answer is not None)
             if answer is not None:
                 took.add_metric([source.name], answer.seconds)
@@ -97,11 +101,27 @@ class Collector(Base):
             return False
         return True
 
-    def _answer(self, source: Source) -> _Answer | None:
-        key = (source.name, str(self.connection.settings_dict["NAME"]))
+    def _due(self) -> Source | None:
+        """Of the dear sources whose answer is not good any more, the one asked longest ago."""
+        asked = [(self._kept(source), source) for source in registered()]
+        over = [
+            (kept.at, source.name, source)
+            for kept, source in asked
+            if kept is not None and time.monotonic() - kept.at >= source.seconds > 0
+        ]
+        return min(over)[2] if over else None
+
+    def _kept(self, source: Source) -> _Answer | None:
         with _keeping:
-            kept = _kept.get(key)
-        if kept is not None and time.monotonic() - kept.at < source.seconds:
+            return _kept.get((source.name, self._database))
+
+    @property
+    def _database(self) -> str:
+        return str(self.connection.settings_dict["NAME"])
+
+    def _answer(self, source: Source, due: Source | None) -> _Answer | None:
+        kept = self._kept(source)
+        if kept is not None and source.seconds and source != due:
             return kept
         started = time.monotonic()
         try:
@@ -114,7 +134,7 @@ class Collector(Base):
             return None
         answer = _Answer(metrics, time.monotonic(), time.monotonic() - started)
         with _keeping:
-            _kept[key] = answer
+            _kept[source.name, self._database] = answer
         return answer
 
     def _limit(self) -> None:

@@ -20,8 +20,8 @@ Collect = Callable[[BaseDatabaseWrapper], Iterable[Metric]]
 class Source:
     """Something that is measured together, ``seconds`` being how long it stays good.
 
-    0: it is asked at every scrape.  More: counting is dear, and a scrape within that time
-    gets the same answer again.
+    0: it is asked at every scrape.  More: counting is dear, and a scrape gets the same
+    answer again until that time is over and its turn has come.
     """
 
     name: str
