@@ -168,6 +168,8 @@ def _in_use(connection: BaseDatabaseWrapper) -> Iterator[str]:
 
 def hints(connection: BaseDatabaseWrapper) -> list[str]:
     """Signs of use that may be an operator's own doing; a sentence each."""
+    if migrated_at(connection) is None:
+        return []  # half-way there is nothing to watch yet
     return [each.sentence for each in usage.lately(connection) if not each.is_known]
 
 
