@@ -83,6 +83,11 @@ class Crew:
             theirs.close()
             self._pipes.append(ours)
             self._children.append(child)
+        try:
+            self._listen()  # until everybody is connected
+        except BaseException:
+            self._let_go()
+            raise
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -90,10 +95,13 @@ class Crew:
             if kind is None:
                 self._ask("end")
         finally:
-            for pipe in self._pipes:
-                pipe.close()  # whoever was not told to end sees this
-            for child in self._children:
-                child.join(10)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()  # whoever was not told to end sees this
+        for child in self._children:
+            child.join(10)
 
     def hold(self) -> None:
         """Wait until each has ended what it is at; what they know is in ``told`` then."""
@@ -119,9 +127,13 @@ class Crew:
     def _ask(self, word: str) -> None:
         for pipe in self._pipes:
             pipe.send(word)
+        self._listen()
+
+    def _listen(self) -> None:
+        """What each process has to say."""
         for pipe in self._pipes:
             if not pipe.poll(ANSWER):
-                raise shop.Failed("The clients do not end.")
+                raise shop.Failed("The clients do not answer.")
             try:
                 told = pipe.recv()
             except EOFError:
@@ -142,6 +154,7 @@ class Hand(threading.Thread):
         self.make, self.number, self.every = make, number, every
         self.lock, self.wanted = threading.Lock(), False
         self.ended = threading.Event()
+        self.begun = threading.Event()
         self.client: Client | None = None
         self.failure: BaseException | None = None
 
@@ -165,10 +178,13 @@ class Hand(threading.Thread):
     def run(self) -> None:
         try:
             self.client = self.make(self.number)
+            self.begun.set()
             self._keep_pace(self.client)
             self.client.close()
         except BaseException as error:
             self.failure = error
+        finally:
+            self.begun.set()
 
     def _keep_pace(self, client: Client) -> None:
         due = time.monotonic() + client.random.uniform(0, self.every)
@@ -209,7 +225,11 @@ def _work(
         if idle:
             hand.hold()
         hand.start()
+    for hand in hands:
+        hand.begun.wait(ANSWER / 2)
     try:
+        failed = [hand.failure for hand in hands if hand.failure is not None]
+        pipe.send(repr(failed[0]) if failed else Told())
         _obey(pipe, hands, lambda: os.getppid() == parent, time.monotonic() + limit)
     except (EOFError, OSError):
         pass  # nobody is there to be told
