@@ -36,7 +36,9 @@ def servers(
 
 
 def at(both: Pair) -> Any:
-    return connecting(HOST=str(both.primary.socket_dir), OPTIONS={})
+    return connecting(
+        HOST=str(both.primary.socket_dir), NAME="terrain_builder", OPTIONS={}
+    )
 
 
 @pytest.fixture
