@@ -17,12 +17,15 @@ from catalogue.models import (
     Asset,
     AssetSet,
     AssetSetItem,
+    AssetUsage,
+    DailyUsage,
     Model,
     Table,
     TableAsset,
     TableSet,
 )
 from terrain.pages import (
+    ReadOnlyAdmin,
     RecordAdmin,
     RecordInline,
     changelist_link,
@@ -278,6 +281,38 @@ class TableSetAdmin(_Link):
     list_select_related = ("table", "asset_set")
     raw_id_fields = ("table", "asset_set")
     readonly_fields = ("added_at",)
+
+
+class _Usage(ReadOnlyAdmin):
+    """What was done with assets, day by day; written by the database alone."""
+
+    is_found = False
+    ordering: ClassVar[Any] = ("-day", "source")
+    sortable_by = ("day",)
+    list_filter = ("source",)
+
+    def get_search_fields(self, request: HttpRequest) -> Any:
+        return ()
+
+
+@admin.register(AssetUsage)
+class AssetUsageAdmin(_Usage):
+    list_display = ("day", "of", "source", "adds", "removals", "uses")
+    list_needs = ("asset",)
+    fields = list_display
+    readonly_fields = ("of",)
+
+    @admin.display(description="asset")
+    def of(self, usage: AssetUsage) -> str:
+        """By its id: the asset may have gone since, and its usage stays."""
+        where = reverse("admin:catalogue_asset_change", args=[usage.asset_id])
+        return format_html('<a href="{}">{}</a>', where, usage.asset_id)
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(_Usage):
+    list_display = ("day", "source", "adds", "removals", "uses")
+    fields = list_display
 
 
 class TableAssetInline(RecordInline):

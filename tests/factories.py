@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
 
 import factory
@@ -11,10 +12,13 @@ from catalogue.models import (
     Asset,
     AssetSet,
     AssetSetItem,
+    AssetUsage,
+    DailyUsage,
     Model,
     Table,
     TableAsset,
     TableSet,
+    UsageSource,
 )
 from orders.models import Order, OrderItem, Payment
 from sessions_app.models import AnonymousSession
@@ -178,6 +182,27 @@ class PaymentFactory(DjangoModelFactory):
     stripe_transfer_id = factory.Sequence(lambda n: f"tr_{n:08}")
     amount = "20.00"
     status = Payment.Status.COMPLETED
+
+
+class AssetUsageFactory(DjangoModelFactory):
+    class Meta:
+        model = AssetUsage
+
+    asset = factory.SubFactory(AssetFactory)
+    day = factory.Sequence(lambda n: datetime.date(2020, 1, 1 + n % 28))
+    source = UsageSource.LIBRARY
+    adds = 3
+
+
+class DailyUsageFactory(DjangoModelFactory):
+    class Meta:
+        model = DailyUsage
+
+    day = factory.Sequence(
+        lambda n: datetime.date(2019, 1, 1) + datetime.timedelta(days=n)
+    )
+    source = UsageSource.LIBRARY
+    adds = 3
 
 
 class RunFactory(DjangoModelFactory):
