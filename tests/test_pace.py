@@ -417,6 +417,12 @@ def test_a_retry_from_the_admin_does_not_wait_for_a_pause(paused: Both) -> None:
     assert settling.retry_held(connection, [("artists", key("#ann"))]) == 0
 
 
+def test_a_copy_of_a_paused_database_has_no_orders(paused: Both) -> None:
+    """upgrade --rehearse would wait for somebody to let the live database go on."""
+    control.forget(connection)
+    assert control.in_force(connection) == control.Orders()
+
+
 def test_whoever_begins_something_is_told_that_it_is_paused(
     paused: Both, manage: Manage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from terrain.legacy.backup.telling import Teller
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.rehearsed import Document
+from terrain.pace import control
 
 Say = Callable[[str], None]
 #: Runs a command; raises :class:`Stopped`.
@@ -88,6 +89,7 @@ def rehearse(
         with _copy(server, source, jobs, identity, teller) as copy:
             started = time.monotonic()
             with _elsewhere(connection, copy.name):
+                control.forget(connection)  # the live database may be paused
                 document = _done(connection, run, back=not keep, say=teller.say)
             document["seconds"] = round(time.monotonic() - started, 3)
             kept = copy.keep() if keep else None

@@ -161,6 +161,12 @@ def ignore(connection: BaseDatabaseWrapper, kinds: tuple[str, ...]) -> None:
 # --- what runs say of themselves -----------------------------------------------------------
 
 
+def forget(connection: BaseDatabaseWrapper) -> None:
+    """Have no orders: in a copy of a database, whose own they are not."""
+    if exists(connection):
+        PaceOrder.objects.using(connection.alias).all().delete()
+
+
 @dataclass(frozen=True)
 class Report:
     """A run that is not at full speed; ``state`` is one of ``PaceState.State``."""
