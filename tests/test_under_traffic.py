@@ -16,11 +16,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.db import connection
 
 from bench import clients, new_side, remembered, shop, traffic
 from bench.crew import Hand
 from bench.told import Shop, Told
 from terrain import locks
+from terrain.legacy import engine, settling
 from tests import dumps
 from tests.both import Both
 from tests.conftest import Database, Result
@@ -212,3 +214,46 @@ def test_what_the_new_application_is_told_is_so_at_every_step(
     assert seen("legacy") == [("Old", told["#tower"], 1200 + told["#den"])]
     assert both.has("SELECT count(*) FROM assets") == [(told[None],)]
     assert dumps.schemas(both.database) == {"public", "legacy", "rebuilt"}
+
+
+def test_the_old_application_writes_while_all_is_derived_anew(
+    both: Both, between_statements: list[Callable[[], None]]
+) -> None:
+    """``settle --again``, with the triggers on: what cannot be carried over meanwhile is late."""
+
+    def write() -> None:
+        both.does("SET statement_timeout = '5s'")
+        both.does("UPDATE orders SET status = 'paid' WHERE id = '#ord'")
+        between_statements.clear()
+
+    between_statements.append(write)
+    engine.derive(connection)
+    assert between_statements == []
+    assert both.sees("SELECT status FROM orders WHERE id = '#ord'") == [("paid",)]
+    settling.settle(connection)
+
+
+def test_a_table_that_returns_later_is_no_reason_to_derive_again(both: Both) -> None:
+    assert engine.stands_beside(connection)
+    both.newly("CREATE SCHEMA legacy_parked")
+    both.newly("ALTER TABLE asset_usage SET SCHEMA legacy_parked")
+    assert engine.stands_beside(connection)
+    both.newly("ALTER TABLE payments SET SCHEMA legacy_parked")
+    assert not engine.stands_beside(connection)
+    both.newly("ALTER TABLE legacy_parked.payments SET SCHEMA public")
+    both.newly("ALTER TABLE legacy_parked.asset_usage SET SCHEMA public")
+
+
+@pytest.fixture
+def between_statements(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is to happen when views and functions have been derived and not committed."""
+    happens: list[Callable[[], None]] = []
+    give = engine._give_to_owner
+
+    def giving(*args: Any) -> None:
+        give(*args)
+        for happen in list(happens):
+            happen()
+
+    monkeypatch.setattr(engine, "_give_to_owner", giving)
+    return happens

@@ -109,14 +109,16 @@ def table_exists(connection: BaseDatabaseWrapper, schema: str, table: str) -> bo
     )
 
 
-def relations(connection: BaseDatabaseWrapper, schema: str) -> tuple[str, ...]:
-    """The qualified names of a schema's tables and views."""
+def relations(
+    connection: BaseDatabaseWrapper, schema: str, kinds: str = "rpvm"
+) -> tuple[str, ...]:
+    """The qualified names of a schema's tables and views, or of some ``kinds`` of them."""
     found = rows(
         connection,
         "SELECT s.nspname || '.' || c.relname"
         "  FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
-        " WHERE s.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm') ORDER BY 1",
-        [schema],
+        " WHERE s.nspname = %s AND c.relkind::text = ANY (%s) ORDER BY 1",
+        [schema, list(kinds)],
     )
     return tuple(name for (name,) in found)
 

@@ -138,13 +138,13 @@ def stand_beside(connection: BaseDatabaseWrapper, say: Say | None = None) -> Non
 
 
 def stands_beside(connection: BaseDatabaseWrapper) -> bool:
-    """Whether nothing is parked and every trigger is in place.
+    """Whether every trigger is in place, and no table with a legacy counterpart is parked.
 
-    A rollback that was killed has unapplied the migration that puts them on only when it
-    has taken off the last.
+    Others may return later than these.  A rollback that was killed has unapplied the
+    migration that puts the triggers on only when it has taken off the last.
     """
     return not missing_triggers(connection) and not any(
-        catalog.table_exists(connection, PARKED, table) for table in catalog.NEW_TABLES
+        catalog.table_exists(connection, PARKED, table) for table in closing.MIRRORED
     )
 
 
@@ -192,7 +192,8 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
         connection,
         make,
         what="Deriving views and functions",
-        tables=catalog.relations(connection, REBUILT),
+        # Not the queue: the old application's triggers, if they are on, write to it.
+        tables=catalog.relations(connection, REBUILT, "v"),
         mode=Mode.ACCESS_EXCLUSIVE,
         say=say,
     )

@@ -42,10 +42,11 @@ CREATE TABLE IF NOT EXISTS rebuilt.used (
 
 -- name: late
 -- Leave a row of the old application's for settle, rather than let its client wait or fail.
--- Whoever had to wait once in a transaction does not wait so long again.
+-- Whoever had to wait once in a transaction does not wait so long again.  What is left here
+-- must not fail for the caller's time-out, or the client's statement would.
 CREATE OR REPLACE FUNCTION rebuilt.late(_table text, _key uuid, _moved_to uuid, _why text)
 RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = legacy, public, pg_temp SET lock_timeout = '0' AS $body$
 BEGIN
     INSERT INTO rebuilt.queue (legacy_table, key, late, moved_to, why)
     VALUES (_table, _key, true, _moved_to, _why);
