@@ -17,10 +17,11 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from terrain.models import User
-from terrain.pages import RecordAdmin, changelist_link, refusals
+from terrain.pages import RecordAdmin, refusals
+from terrain.pages.belonging import counted
 from terrain.pages.forms import RecordForm
 from terrain.pages.search import same_address
-from terrain.pages.shown import many
+from terrain.pages.shown import many, rows_link
 
 #: What refers to an account: the name there is for it here, and the column there.
 BELONGINGS = (
@@ -194,12 +195,15 @@ class UserAdmin(RecordAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     @admin.display(description="Has")
     def has(self, user: User) -> str:
         """What belongs to the account, linked to the lists of it."""
+        numbers = counted(user, BELONGINGS)
         return many(
-            changelist_link(
-                getattr(user, name).all(), {f"{column}__id__exact": user.pk}
+            rows_link(
+                getattr(user, name).model,
+                numbers[name],
+                {f"{column}__id__exact": user.pk},
             )
             for name, column in BELONGINGS
-            if getattr(user, name).exists()
+            if numbers[name]
         )
 
 

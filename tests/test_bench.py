@@ -8,7 +8,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import backups, chart, copying, judging, live, remembered, shop, writes
+from bench import (
+    backups,
+    chart,
+    copying,
+    judging,
+    live,
+    pages,
+    remembered,
+    shop,
+    writes,
+)
 from bench.told import Told
 from terrain.embedded import Cluster
 
@@ -134,3 +144,12 @@ def test_what_was_lost_or_doubled_is_found() -> None:
         f"public.assets {key}: view_count is {views[0]}, not {views[0]} + 2.",
         f"public.assets {other}: view_count is {views[1]}, not {views[1]} + 1.",
     ]
+
+
+def test_pages(capsys: pytest.CaptureFixture[str]) -> None:
+    results = pages.measure(0.001, 1)
+    pages.show(results)
+    by_name = {each["page"]: each for each in results["pages"]}
+    assert {"the move", "find: customer", "page: order", "list: orders"} <= set(by_name)
+    assert all(each["bytes"] > 1000 for each in by_name.values())
+    assert "Pages at scale 0.001" in capsys.readouterr().out

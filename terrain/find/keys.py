@@ -68,4 +68,4 @@ def rows_of(of: RecordAdmin, request: HttpRequest) -> models.QuerySet[Any]:
     rows: models.QuerySet[Any] = of.model._default_manager.order_by(
         *of.get_ordering(request)
     )
-    return rows.select_related(*needed)
+    return of.without_documents(rows.select_related(*needed))

@@ -20,6 +20,7 @@ from django.utils.text import capfirst
 
 from terrain.find import keys
 from terrain.pages import RecordAdmin, shown
+from terrain.pages.belonging import counted
 
 #: Rows of what belongs to a record that are shown with it.
 SHOWN = 10
@@ -134,19 +135,8 @@ def _there(
     """Those kinds that the record has any of, by one query where that saves some."""
     if len(belongings) <= 2:
         return belongings
-    has = {
-        f"has_{name}": models.Exists(
-            record._meta.get_field(name)
-            .related_model._default_manager.filter(  # type: ignore[union-attr]
-                **{column: models.OuterRef("pk")}
-            )
-            .order_by()
-        )
-        for name, column in belongings
-    }
-    rows = type(record)._default_manager.filter(pk=record.pk).annotate(**has)
-    found = rows.values(*has).first() or {}
-    return [each for each in belongings if found.get(f"has_{each[0]}")]
+    numbers = counted(record, belongings)
+    return [each for each in belongings if numbers[each[0]]]
 
 
 def admin_of(model: type[models.Model]) -> RecordAdmin | None:

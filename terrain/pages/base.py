@@ -79,15 +79,20 @@ class RecordAdmin(Fields, admin.ModelAdmin):  # type: ignore[type-arg]
             return (
                 rows.select_related(*self.raw_id_fields) if self.raw_id_fields else rows
             )
+        return self.without_documents(rows)
+
+    def without_documents(self, rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        """The rows for a list, and what they refer to, without JSON that it does not show."""
         columns = {*self.list_display, *self.list_needs}
-        return rows.defer(
-            *(
-                field.name
-                for field in self.model._meta.concrete_fields
-                if isinstance(field, models.JSONField | models.TextField)
-                and field.name not in columns
-            )
-        )
+        relations: Any = self.list_select_related or ()
+        unseen = [name for name in _documents(self.model) if name not in columns]
+        for path in relations:
+            related: Any = self.model
+            for part in path.split("__"):
+                related = related._meta.get_field(part).related_model
+                prefix = path[: path.index(part)] + part
+                unseen += [f"{prefix}__{name}" for name in _documents(related)]
+        return rows.defer(*dict.fromkeys(unseen))
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         name = lookup.partition("__")[0]
@@ -238,6 +243,15 @@ class RecordAdmin(Fields, admin.ModelAdmin):  # type: ignore[type-arg]
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         super().delete_queryset(request, queryset)
         self._check_constraints()
+
+
+def _documents(model: Any) -> list[str]:
+    """The fields of a model that may be of any length."""
+    return [
+        field.name
+        for field in model._meta.concrete_fields
+        if isinstance(field, models.JSONField | models.TextField)
+    ]
 
 
 class ReadOnlyAdmin(RecordAdmin):

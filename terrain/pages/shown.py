@@ -154,14 +154,24 @@ def changelist_link(
     ``found`` is a queryset, ``lookups`` are the list's filter for the same rows, ``one``
     and ``several`` what they are called, if not by the model's name.
     """
-    names = found.model._meta
-    number = counted(found)
+    return rows_link(found.model, counted(found), lookups, one, several)
+
+
+def rows_link(
+    model: type[models.Model],
+    number: int,
+    lookups: Mapping[str, Any],
+    one: str = "",
+    several: str = "",
+) -> str:
+    """The same of rows that have been counted, up to one more than :data:`COUNTED`."""
+    names = model._meta
     several = several or str(names.verbose_name_plural)
     word = (one or str(names.verbose_name)) if number == 1 else several
     if not number:
         return f"no {word}"
     how_many = f"{number}" if number <= COUNTED else f"more than {COUNTED:,}"
-    where = changelist_url(found.model, lookups)
+    where = changelist_url(model, lookups)
     return format_html('<a href="{}">{} {}</a>', where, how_many, word)
 
 
