@@ -109,8 +109,10 @@ def test_backup_of_another_server_is_none_of_this_one(
     assert "backup                 done" in manage("migration_status").out
     elsewhere = {**made.manifest, "system": "7000000000000000000"}
     manifest.write_manifest(made.path, elsewhere)
-    said = manage("migration_status").out
-    assert f"no proven backup in {folder}" in said
+    steps = json.loads(manage("migration_status", "--json").out)["steps"]
+    assert [step["detail"] for step in steps if step["name"] == "backup"] == [
+        f"no proven backup in {folder}"
+    ]
     refused = manage("cleanup_legacy", "--yes")
     assert refused.code == 1
     assert f"There is no proven backup of {migrated.name} in {folder}" in refused.err

@@ -53,7 +53,7 @@ def test_rate_and_time_left() -> None:
         ),
         (
             Progress("dump", 2_500_000, 10_000_000, 5.0, unit="B"),
-            "dump: 2.5 of 10.0 MB, 0.5 MB/s, 15 s left",
+            "dump: 2.5 of about 10.0 MB, 0.5 MB/s, 15 s left",
         ),
         (Progress("copy", 12, 9, 3.0), "copy: 12 of 9 rows, 4/s, 0 s left"),
     ],
