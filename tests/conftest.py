@@ -11,6 +11,7 @@ import contextlib
 import io
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ from terrain.embedded import Cluster
 SCALE = 0.001
 #: A role with every right on the tables, and none of them its own.
 OLD_ROLE = "shop_app"
+
+# What a shell starts in the background is told to ignore Ctrl-C, and would hand that on to
+# the commands that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
