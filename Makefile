@@ -38,7 +38,7 @@ demo: install
 	@test ! -e .env || echo "There is a .env: put DATABASE_URL= before these commands to mean the demo's server."
 
 test: install
-	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quiet
+	@$(RUN) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --quiet
 
 lint: $(VENV)/.installed-dev
 	@$(RUN) -m black --check --quiet . && $(RUN) -m isort --check --quiet . \
