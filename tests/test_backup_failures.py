@@ -28,7 +28,7 @@ Manage = Callable[..., Result]
 Administrator = psycopg.Connection[Any]
 
 #: At how many moments a run is killed; they are spread over all there are.
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "8"))
 
 
 @pytest.fixture(autouse=True)

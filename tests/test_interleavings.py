@@ -36,7 +36,7 @@ from tests.stepping import Command, pause_at_commit
 
 pytestmark = pytest.mark.migration
 
-RACES = int(os.environ.get("RACES", "4"))
+RACES = int(os.environ.get("RACES", "12"))
 SEED = os.environ.get("RACES_SEED")
 FIRST = int(os.environ.get("RACES_FIRST", "0"))
 SEEDS = [int(SEED)] if SEED else list(range(FIRST, FIRST + RACES))

@@ -245,7 +245,7 @@ def test_killed_at_any_commit_of_the_rollback_it_is_gone_on_with(
     back = ("rollback_migration", "--yes")
     code, printed = killed_at(clone(there.name), 0, *back)
     assert code == 0, printed
-    for last in sampled(int(printed.split()[-1]), 2):
+    for last in sampled(int(printed.split()[-1]), 4):
         database = clone(there.name)
         assert killed_at(database, last, *back)[0] == -signal.SIGKILL
         wait_until_gone(database)
