@@ -157,13 +157,9 @@ def show(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = report.arguments(__doc__.partition("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=3, help="how often (3)")
-    options = parser.parse_args()
-    shop.CLUSTER.lease()
-    results = []
-    for scale in options.scale or [0.1]:
-        results.append(measure(scale, options.rounds))
-        show(results[-1])
-    report.save("backups", results)
+    report.each_scale(
+        "backups", parser, lambda scale, options: measure(scale, options.rounds), show
+    )
 
 
 if __name__ == "__main__":

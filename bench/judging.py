@@ -105,13 +105,7 @@ def _average(reads: dict[str, float]) -> tuple[float | None, str | None]:
 
 def main() -> None:
     parser = report.arguments(__doc__.partition("\n")[0])  # type: ignore[union-attr]
-    options = parser.parse_args()
-    shop.CLUSTER.lease()
-    results = []
-    for scale in options.scale or [0.1]:
-        results.append(measure(scale))
-        show(results[-1])
-    report.save("judging", results)
+    report.each_scale("judging", parser, lambda scale, _: measure(scale), show)
 
 
 if __name__ == "__main__":

@@ -54,14 +54,10 @@ def _judged(page: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = report.arguments(__doc__.partition("\n")[0])  # type: ignore[union-attr]
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    shop.CLUSTER.lease()
-    results = []
-    for scale in options.scale or [0.1]:
-        results.append(measure(scale, options.rounds))
-        show(results[-1])
-    report.save("pages", results)
+    parser.add_argument("--rounds", type=int, default=5, help="how often (5)")
+    report.each_scale(
+        "pages", parser, lambda scale, options: measure(scale, options.rounds), show
+    )
 
 
 if __name__ == "__main__":

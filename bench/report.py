@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,22 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]]) ->
             ).rstrip()
         )
     print(flush=True)
+
+
+def each_scale(
+    name: str,
+    parser: argparse.ArgumentParser,
+    measure: Callable[[float, argparse.Namespace], Any],
+    show: Callable[[Any], None],
+) -> None:
+    """Measure at every scale asked for (0.1), show each, and save all under ``name``."""
+    options = parser.parse_args()
+    shop.CLUSTER.lease()
+    results = []
+    for scale in options.scale or [0.1]:
+        results.append(measure(scale, options))
+        show(results[-1])
+    save(name, results)
 
 
 def _text(cell: Any) -> str:

@@ -159,13 +159,7 @@ def show(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = report.arguments(__doc__.partition("\n")[0])  # type: ignore[union-attr]
-    options = parser.parse_args()
-    shop.CLUSTER.lease()
-    results = []
-    for scale in options.scale or [0.1]:
-        results.append(measure(scale))
-        show(results[-1])
-    report.save("watching", results)
+    report.each_scale("watching", parser, lambda scale, _: measure(scale), show)
 
 
 if __name__ == "__main__":

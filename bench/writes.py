@@ -263,16 +263,8 @@ def show(results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    options = report.arguments(
-        __doc__.partition("\n")[0]  # type: ignore[union-attr]
-    ).parse_args()
-    shop.CLUSTER.lease()
-    saved = []
-    for scale in options.scale or [0.1]:
-        results = measure(scale)
-        show(results)
-        saved.append(results)
-    report.save("writes", saved)
+    parser = report.arguments(__doc__.partition("\n")[0])  # type: ignore[union-attr]
+    report.each_scale("writes", parser, lambda scale, _: measure(scale), show)
 
 
 if __name__ == "__main__":

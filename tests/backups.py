@@ -6,8 +6,7 @@ import contextlib
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from terrain.legacy.backup import fingerprints
 from terrain.legacy.backup.scratch import PREFIX, comment
 from terrain.legacy.backup.telling import Teller
 from tests.conftest import Database
+from tests.waiting import until
 
 #: A database with whatever a dump could stumble over.
 ODD = r'''
@@ -210,13 +210,4 @@ class Said(Teller):
 def only(folder: Path) -> Path:
     """The one thing in a folder."""
     (found,) = folder.iterdir()
-    return found
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait for a condition, a minute at most."""
-    deadline = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
     return found

@@ -21,7 +21,7 @@ from typing import Any
 from django.db import connection as django_connection
 from psycopg.pq import TransactionStatus
 
-from terrain.legacy import carrying, closing, copying, settling, sql
+from terrain.legacy import carrying, closing, copying, customers, settling, sql
 from terrain.legacy.mapping import LENSES
 from tests.conftest import Database
 from tests.legacy import named
@@ -769,6 +769,6 @@ def settle_all(tables: tuple[str, ...] = ()) -> None:
     for table in tables:
         copying.copy(django_connection, table)
     if tables:
-        copying.copy_customers(django_connection)
+        customers.copy_customers(django_connection)
         closing.open_all(django_connection)
     settling.settle(django_connection)

@@ -18,11 +18,11 @@ import random
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from terrain.embedded import Cluster
+from tests.waiting import until
 
 commits = 0
 #: The server to stop, and when.
@@ -52,8 +52,7 @@ def stop(cluster: Cluster) -> None:
     """What ``pg_ctl stop -m immediate`` does, and wait until nothing is left of it."""
     pid = int((cluster.folder / "data" / "postmaster.pid").read_text().split()[0])
     os.kill(pid, signal.SIGQUIT)
-    while not cluster._gone():
-        time.sleep(0.002)
+    until(cluster._gone, "the end of the server")
 
 
 def main(database: str, last: int, *command: str) -> int:

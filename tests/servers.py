@@ -13,7 +13,7 @@ import psycopg
 from django.conf import settings
 
 from terrain.embedded import Cluster, binaries
-from tests.backups import until
+from tests.waiting import until
 
 FAST = {
     "fsync": "off",

@@ -32,8 +32,9 @@ from terrain.legacy.backup import manifest, proof, scratch, tools
 from terrain.legacy.backup.server import CannotTell, Server
 from terrain.legacy.backup.telling import Teller
 from tests import backups
-from tests.backups import only, until
+from tests.backups import only
 from tests.conftest import Database, Result, pointed_at
+from tests.waiting import until
 
 pytestmark = pytest.mark.migration
 

@@ -19,8 +19,9 @@ from terrain.embedded import Cluster
 from terrain.legacy import backup
 from terrain.legacy.backup import manifest
 from tests import backups
-from tests.backups import only, until
+from tests.backups import only
 from tests.conftest import Database, Result
+from tests.waiting import until
 
 pytestmark = pytest.mark.migration
 

@@ -16,7 +16,8 @@ import pytest
 from django.core.management import call_command
 
 from tests.conftest import Database
-from tests.webserver import PATIENCE, ROOT, TOKEN, Server, serving, wait_until
+from tests.waiting import until
+from tests.webserver import PATIENCE, ROOT, TOKEN, Server, serving
 
 DEPLOY = ROOT / "deploy"
 RULES = (DEPLOY / "prometheus" / "rules.yml").read_text()
@@ -190,8 +191,10 @@ def prometheus(stocked: Server, tmp_path: Path) -> Iterator[Prometheus]:
         )
     try:
         made = Prometheus(port)
-        wait_until(
-            made.is_ready, f"Prometheus has scraped; see {tmp_path}/prometheus.log"
+        until(
+            made.is_ready,
+            f"Prometheus has scraped; see {tmp_path}/prometheus.log",
+            seconds=PATIENCE,
         )
         yield made
     finally:
@@ -236,9 +239,10 @@ def _backup(folder: Path) -> Path:
 
 def test_every_query_of_the_dashboard_has_an_answer(prometheus: Prometheus) -> None:
     """At a real Prometheus, from what the real application says."""
-    wait_until(
+    until(
         lambda: prometheus.value("instance:terrain_asset_uses:rate1h"),
         "the rules have been evaluated",
+        seconds=PATIENCE,
     )
     empty = {
         (title, query) for title, query in queries() if not prometheus.value(query)
@@ -253,13 +257,14 @@ def _is_empty_when_well(query: str) -> bool:
 def test_the_rules_evaluate_and_nothing_is_alarming_that_is_well(
     prometheus: Prometheus,
 ) -> None:
-    wait_until(
+    until(
         lambda: all(
             rule["health"] == "ok"
             for group in prometheus.ask("rules")["groups"]
             for rule in group["rules"]
         ),
         "every rule has been evaluated",
+        seconds=PATIENCE,
     )
     firing = {
         alert["labels"]["alertname"]

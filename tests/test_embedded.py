@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 
 from terrain import embedded
 from terrain.embedded import Cluster, EmbeddedError
+from tests.waiting import until
 
 PROJECT = Path(__file__).resolve().parent.parent
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
@@ -85,13 +85,6 @@ def capabilities(process: int) -> int:
     return int(status.split("CapEff:")[1].split()[0], 16)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited 20 seconds in vain"
-        time.sleep(0.005)
-
-
 def python(
     cluster: Cluster, then: str, before: Sequence[str] = (), **options: Any
 ) -> "subprocess.Popen[str]":
@@ -132,7 +125,9 @@ def leasing(cluster: Cluster) -> "subprocess.Popen[str]":
 def half_made(cluster: Cluster) -> "subprocess.Popen[str]":
     """A process in the middle of making the cluster, leader of its process group."""
     maker = python(cluster, "cluster.start()", start_new_session=True)
-    wait_until((cluster.folder / "data.new" / "base" / "1" / "PG_VERSION").exists)
+    until(
+        (cluster.folder / "data.new" / "base" / "1" / "PG_VERSION").exists, seconds=20
+    )
     return maker
 
 
@@ -303,7 +298,7 @@ def test_one_waits_for_another_to_start_or_stop(shared: Cluster) -> None:
     with open(lock_file) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         starter = python(shared, "cluster.start()")
-        wait_until(somebody_waits)
+        until(somebody_waits, seconds=20)
         assert not shared.is_running()
     assert ended(starter) == (0, "", "")
     assert shared.is_running()

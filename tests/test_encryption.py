@@ -16,8 +16,9 @@ import pytest
 from terrain.legacy import backup
 from terrain.legacy.backup import encryption, manifest, programs
 from tests import backups
-from tests.backups import only, until
+from tests.backups import only
 from tests.conftest import Database, Result
+from tests.waiting import until
 
 pytestmark = pytest.mark.migration
 

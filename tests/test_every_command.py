@@ -21,8 +21,8 @@ from django.db.backends.utils import CursorWrapper
 
 from terrain import cli, progress
 from terrain.legacy import copying
-from tests.backups import until
 from tests.conftest import Database, Result, Terminal
+from tests.waiting import until
 
 pytestmark = pytest.mark.migration
 

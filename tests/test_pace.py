@@ -20,12 +20,12 @@ from terrain.legacy.mapping import LENSES
 from terrain.pace import ALONE, BESIDE_OTHERS, Pace, control, governor, watch
 from terrain.pace.governor import Governor, governed
 from terrain.pace.watch import Sign, Watch
-from tests.backups import until
 from tests.both import Both, assert_in_step
 from tests.conftest import Database, Result
 from tests.legacy import artist, insert, key
 from tests.test_cli import popen, typed, url_of
 from tests.test_giving_way import in_background, wait_until_blocked
+from tests.waiting import until
 
 Manage = Callable[..., Result]
 

@@ -19,9 +19,9 @@ from terrain.legacy import guide
 from terrain.models import User
 from terrain.pace import control, governor, watch
 from terrain.pace.governor import Governor, between_steps, governed
-from tests.backups import until
 from tests.conftest import connecting
 from tests.servers import Pair, pair
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from terrain import progress
 from terrain.progress import Progress, duration, measured, report, shown
-from tests.backups import until
+from tests.waiting import until
 
 
 def test_bytes_are_megabytes_and_their_total_is_an_estimate() -> None:

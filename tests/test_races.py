@@ -14,7 +14,7 @@ import pytest
 from django.db import connection
 
 from terrain import locks, pace
-from terrain.legacy import carrying, checks, copying, settling
+from terrain.legacy import carrying, checks, copying, reconciling, settling
 from terrain.legacy.findings import Severity
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from tests.both import Both
@@ -620,7 +620,7 @@ def test_what_is_in_step_is_not_written_again(both: Both) -> None:
     before = both.has(rows)
     for lens in LENSES:
         keys = [id_ for (id_,) in both.database.rows(f"SELECT id FROM {lens.legacy}")]
-        copying.carry_over_all(connection, lens, keys)
+        reconciling.carry_over_all(connection, lens, keys)
     assert both.has(rows) == before
 
 

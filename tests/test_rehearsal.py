@@ -14,8 +14,9 @@ import pytest
 
 from terrain.legacy import rehearsal, rehearsed
 from tests import dumps
-from tests.backups import command, until
+from tests.backups import command
 from tests.conftest import Database, Result
+from tests.waiting import until
 
 pytestmark = pytest.mark.migration
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Database
-from tests.webserver import Load, Server, serving, wait_until
+from tests.waiting import until
+from tests.webserver import PATIENCE, Load, Server, serving
 
 #: One that needs no database, one that asks it, one that renders a page.
 PATHS = ["/health/live", "/health/ready", "/admin/login/"]
@@ -36,10 +37,11 @@ def test_reloading_the_code_fails_no_request(server: Server) -> None:
             before = workers(process.pid)
             assert before
             process.send_signal(signal.SIGHUP)
-            wait_until(
+            until(
                 lambda before=before: workers(process.pid)  # type: ignore[misc]
                 and not workers(process.pid) & before,
                 "other workers",
+                seconds=PATIENCE,
             )
         load.some_more()
     assert load.failures == []
@@ -61,8 +63,10 @@ def test_a_restart_of_the_service_fails_no_request(server: Server) -> None:
 
 def test_what_it_logs_is_json(server: Server) -> None:
     assert server.get("/health/live")[0] == 200
-    wait_until(
-        lambda: "terrain.access" in server.log.read_text(), "the line of the request"
+    until(
+        lambda: "terrain.access" in server.log.read_text(),
+        "the line of the request",
+        seconds=PATIENCE,
     )
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert {"gunicorn.error", "terrain.access"} <= {line["logger"] for line in lines}

@@ -8,15 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.conftest import Database
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "token-of-the-tests"
@@ -40,14 +39,6 @@ def environment(database: Database, **more: str) -> dict[str, str]:
         "METRICS_TOKEN": TOKEN,
         **more,
     }
-
-
-def wait_until(holds: Any, what: str) -> None:
-    """Ask until it holds, or fail saying what has not come about."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, f"in {PATIENCE:.0f} s not: {what}"
-        time.sleep(0.02)
 
 
 @dataclass
@@ -129,7 +120,7 @@ def serving(database: Database, log: Path, **more: str) -> Iterator[Server]:
         server = Server(listener, environment(database, **more), log)
         try:
             server.start()
-            wait_until(server.is_up, f"the web server answers; {log} says why")
+            until(server.is_up, f"the web server answers; {log} says why", PATIENCE)
             yield server
         finally:
             server.stop()
@@ -167,7 +158,7 @@ class Load:
     def some_more(self, number: int = 40) -> None:
         """Wait until so many further requests have been answered or have failed."""
         goal = self.asked + number
-        wait_until(lambda: self.asked >= goal, f"{number} further requests")
+        until(lambda: self.asked >= goal, f"{number} further requests", PATIENCE)
 
     def _ask(self, paths: list[str]) -> None:
         turn = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,11 @@ LEGACY, REBUILT, PARKED = "legacy", "rebuilt", "legacy_parked"
 
 #: App labels whose tables are the new schema.
 NEW_APPS = ("terrain", "sessions_app", "catalogue", "orders")
+
+
+#: Applied when every row is there and the new tables are open; and when all of it is through.
+SETTLED = ("legacy", "0009_settle")
+LAST = (SETTLED, ("catalogue", "0005_count_usage"))
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,15 @@ def applied(connection: BaseDatabaseWrapper) -> Mapping[tuple[str, str], Any]:
         (connection.alias, "applied migrations"),
         lambda: _applied(connection),
     )
+
+
+def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
+    """When the last migration of the move was applied; None before that."""
+    there = applied(connection)
+    if any(name not in there for name in LAST):
+        return None
+    moment: datetime.datetime = max(there[name].applied for name in LAST)
+    return moment
 
 
 def _applied(connection: BaseDatabaseWrapper) -> Mapping[tuple[str, str], Any]:

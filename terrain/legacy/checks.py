@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import progress
 from terrain.legacy import (
@@ -111,8 +110,7 @@ def ensure_possible(connection: BaseDatabaseWrapper) -> None:
             "There is nothing to verify: the new tables are not there."
             " Run: python manage.py migrate"
         )
-    applied = MigrationRecorder(connection).applied_migrations()
-    if ("legacy", "0009_settle") not in applied:
+    if catalog.migrated_at(connection) is None:
         raise NothingToVerify(
             "The migration is half-way, so there is nothing to verify yet."
             " Run: python manage.py migrate"

@@ -8,7 +8,7 @@ there the two would part, and no second run could tell which of them is right.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,15 +34,11 @@ from terrain.legacy import (
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.models import Quarantine, Run
+from terrain.waiting import Say
 from terrain.words import counted
-
-Say = Callable[[str], None]
 
 #: The ledger's name for it.
 CLEANUP = "cleanup"
-
-#: What is applied when the migration is through.
-LAST = (("legacy", "0009_settle"), ("catalogue", "0005_count_usage"))
 
 #: How often what is written in the last moment is settled before giving up.
 ATTEMPTS = 20
@@ -81,15 +77,6 @@ def is_cleaned_up(connection: BaseDatabaseWrapper) -> bool:
     return last_cleanup(connection) is not None and not catalog.legacy_tables(
         connection
     )
-
-
-def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
-    """When the last migration of the move was applied; None before that."""
-    applied = catalog.applied(connection)
-    if any(name not in applied for name in LAST):
-        return None
-    moment: datetime.datetime = max(applied[name].applied for name in LAST)
-    return moment
 
 
 # --- before --------------------------------------------------------------------------------
@@ -139,7 +126,7 @@ def objections(
     connection: BaseDatabaseWrapper, backups: Path, *, despite_use: bool = False
 ) -> Iterator[str]:
     """Why the legacy tables may not go now, a sentence each."""
-    since = migrated_at(connection)
+    since = catalog.migrated_at(connection)
     if since is None:
         yield "The migration is half-way. Run: python manage.py migrate"
         return
@@ -168,7 +155,7 @@ def _in_use(connection: BaseDatabaseWrapper) -> Iterator[str]:
 
 def hints(connection: BaseDatabaseWrapper) -> list[str]:
     """Signs of use that may be an operator's own doing; a sentence each."""
-    if migrated_at(connection) is None:
+    if catalog.migrated_at(connection) is None:
         return []  # half-way there is nothing to watch yet
     return [each.sentence for each in usage.lately(connection) if not each.is_known]
 

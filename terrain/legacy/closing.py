@@ -37,15 +37,11 @@ MIRRORED = tuple(
 )
 
 
-#: The migration that opens them: with it, the move has come to its end.
-LAST = ("legacy", "0009_settle")
-
-
 def is_under_way(connection: BaseDatabaseWrapper) -> bool:
-    """Whether there is a shop to move, and it has not been moved wholly yet."""
+    """Whether there is a shop to move, and not every row of it has been moved yet."""
     if not catalog.legacy_tables(connection):
         return False
-    return LAST not in catalog.applied(connection)
+    return catalog.SETTLED not in catalog.applied(connection)
 
 
 def close(connection: BaseDatabaseWrapper, table: str) -> None:

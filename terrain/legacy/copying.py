@@ -21,33 +21,15 @@ from psycopg import errors
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
 from terrain.legacy import catalog, ledger, sql
-from terrain.legacy.batches import echo, ranges
+from terrain.legacy.batches import echo
 from terrain.legacy.carrying import settle_late
-from terrain.legacy.customers import copy_customers
 from terrain.legacy.mapping import BY_LEGACY
 from terrain.legacy.models import Batch, Run
-from terrain.legacy.reconciling import (
-    carry_over,
-    carry_over_all,
-    carry_over_missing,
-    reconcile,
-)
+from terrain.legacy.reconciling import carry_over, reconcile
 from terrain.legacy.schema import Lens
 from terrain.pace import Pace
 from terrain.pace.governor import Governor, governed
 from terrain.progress import Progress
-
-__all__ = [
-    "carry_over",
-    "carry_over_all",
-    "carry_over_missing",
-    "copy",
-    "copy_customers",
-    "echo",
-    "ranges",
-    "reconcile",
-    "step_name",
-]
 
 #: Tables below this many rows (by the planner's count) are copied by one connection.
 WORTH_SHARING = 20_000

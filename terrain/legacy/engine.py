@@ -6,7 +6,7 @@ run again after having been killed at any instant, and a second run changes noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -17,8 +17,7 @@ from terrain.legacy import catalog, closing, sql
 from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.schema import Lens
-
-Say = Callable[[str], None]
+from terrain.waiting import Say
 
 
 class CannotGoOn(Stopped):

@@ -167,7 +167,7 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
             State.PAUSED,
             "half-way back; run rollback_migration to go on",
         )
-    if cleanup.migrated_at(connection) is not None:
+    if catalog.migrated_at(connection) is not None:
         return Step(
             "migrate", "migrate", State.DONE, "all tables have moved and been copied"
         )
@@ -247,7 +247,7 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
         "           AND NOT EXISTS (SELECT FROM public.legacy_quarantine q"
         "                            WHERE q.legacy_table = 'models' AND q.legacy_id = m.id))",
     )[0]
-    done = cleanup.migrated_at(connection) is not None and not waiting
+    done = catalog.migrated_at(connection) is not None and not waiting
     return Step(
         "assets",
         command,
@@ -260,7 +260,7 @@ def _assets(connection: BaseDatabaseWrapper) -> Step:
 
 def _verify(connection: BaseDatabaseWrapper) -> Step:
     run = _last(connection, "verify")
-    since = cleanup.migrated_at(connection)
+    since = catalog.migrated_at(connection)
     if run is None or since is None or run.started_at < since:
         return Step("verify", "verify_migration", State.PENDING)
     if run.state == Run.State.RUNNING and is_verifying(connection, run):

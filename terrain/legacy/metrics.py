@@ -39,7 +39,7 @@ def phase(connection: BaseDatabaseWrapper) -> str:
     """How the move stands: one of :data:`PHASES`; before it, and rolled back, are alike."""
     places = set(catalog.legacy_tables(connection).values())
     if LEGACY in places:
-        return "in_step" if cleanup.migrated_at(connection) else "moving"
+        return "in_step" if catalog.migrated_at(connection) else "moving"
     if places:
         return "before"
     return "cleaned_up" if cleanup.is_cleaned_up(connection) else "none"

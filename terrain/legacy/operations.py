@@ -6,6 +6,7 @@ Each is a ``RunPython``: on a database without legacy tables it finds nothing to
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from django.contrib.postgres.operations import NotInTransactionMixin
@@ -28,7 +29,7 @@ from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.pace.governor import between_steps
 
 
-class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
+class LegacyOperation(NotInTransactionMixin, migrations.RunPython, ABC):
     """An operation with a legacy table for its argument, in transactions of its own."""
 
     atomic = False
@@ -51,10 +52,11 @@ class LegacyOperation(NotInTransactionMixin, migrations.RunPython):
         between_steps(schema_editor.connection, "migrate")
         super().database_forwards(app_label, schema_editor, from_state, to_state)
 
+    @abstractmethod
     def forwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
     ) -> None:
-        raise NotImplementedError
+        """What it is for."""
 
     def backwards(
         self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor

@@ -33,8 +33,8 @@ from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.rehearsed import Document
 from terrain.pace import control
+from terrain.waiting import Say
 
-Say = Callable[[str], None]
 #: Runs a command; raises :class:`Stopped`.
 Run = Callable[[str, tuple[str, ...]], None]
 #: What is rehearsed, in order.  The last is the way back.
@@ -133,7 +133,7 @@ def _source(connection: BaseDatabaseWrapper, backups: Path) -> Backup:
             f"There is no proven backup of {database} in {backups} to rehearse on."
             " Run: python manage.py backup_database"
         )
-    if ["legacy", "0009_settle"] in source.manifest["migrations"]:
+    if list(catalog.SETTLED) in source.manifest["migrations"]:
         raise CannotRehearse(
             f"The newest backup, {source.path.name}, was taken after the migration, so there"
             " is nothing left in it to rehearse."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.core.management import call_command
@@ -13,8 +12,7 @@ from terrain.legacy import catalog, cleanup, engine, guard, ledger, prepare, sql
 from terrain.legacy.catalog import LEGACY, PARKED
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Run
-
-Say = Callable[[str], None]
+from terrain.waiting import Say
 
 #: The legacy app as it is before anything was moved: its ledger, and nothing else.
 BEFORE = ("legacy", "0001_initial")

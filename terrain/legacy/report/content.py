@@ -60,7 +60,7 @@ def document(connection: BaseDatabaseWrapper, result: Verification) -> Document:
             "database": connection.settings_dict["NAME"],
             "system": catalog.system(connection),
             "at": timezone.now().isoformat(),
-            "migrated_at": cleanup.migrated_at(connection),
+            "migrated_at": catalog.migrated_at(connection),
             "is_cleaned_up": cleanup.is_cleaned_up(connection),
             **result.as_json(),
             "quarantined": _quarantined(connection),
