@@ -38,6 +38,15 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of act, and how often a client of its class chooses it."""
+
+    name: str
+    weight: float
+    act: Callable[[Any], None]
+
+
 @dataclass
 class Crew:
     """Clients in ``processes`` of ``each``, working while the ``with`` block lasts.

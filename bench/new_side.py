@@ -13,12 +13,10 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from bench import clients, shop
-from bench.crew import Crew
+from bench.crew import Crew, Kind
 from bench.told import Shop, Told
 
 #: New tables whose rows no legacy table has.
@@ -322,15 +320,6 @@ class Client:
         self.told.rows["asset_sets", key] = None
         for line in self.sets.pop(key):
             self.told.rows["asset_set_items", line] = None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of act, and how often it is chosen."""
-
-    name: str
-    weight: float
-    act: Callable[[Client], None]
 
 
 MIX = (

@@ -11,13 +11,12 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from bench.crew import Kind
 from bench.told import Row, Shop, Told, Wrong, expect
 
 #: Own rows that a client comes back to, the newest of each kind.
@@ -382,15 +381,6 @@ class Client:
             return self.log_in()
         value = self.random.choice([None, "text"])
         self.set_one("artists", "bio", self.one_of(self.artists), value)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of act, and how often it is chosen."""
-
-    name: str
-    weight: float
-    act: Callable[[Client], None]
 
 
 MIX = (
