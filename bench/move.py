@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -162,22 +162,40 @@ class Move:
     # --- judging ---------------------------------------------------------------------------
 
     def judge_in_step(self) -> None:
-        """Both sides are as both applications were told, and agree row for row."""
+        """Both sides are as both applications were told, and agree row for row.
+
+        A row that is late is the next ``settle``'s to carry over: it has to.
+        """
         with self.turn.phase("judged"):
-            self.judge("legacy", "public", agree=True)
+            late = self.judge("legacy", "public", agree=True)
+        if late:
+            self.turn.late += len(late)
+            with self.turn.phase("settle"):
+                self.run("settle")
+            with remembered.snapshot(self.database, self.old, self.new) as (seen, _):
+                still = late & remembered.late(seen)
+            self.found(f"{table} {key} is still late." for table, key in still)
 
     def judge_back(self) -> None:
         with self.turn.phase("judged"):
             self.judge("public", "legacy_parked")
 
-    def judge(self, schema: str, only_new: str, agree: bool = False) -> None:
+    def judge(self, schema: str, only_new: str, agree: bool = False) -> remembered.Rows:
+        """Note what is not as was told; returns which rows are late, if both are there."""
+        late: remembered.Rows = set()
         with remembered.snapshot(self.database, self.old, self.new) as (seen, told):
             found = [*remembered.faults(seen, schema, self.before, told)]
             for table in new_side.ONLY_NEW:
                 found += remembered.rows(seen, only_new, table, told)
             if agree:
-                found += remembered.disagreements(seen)
-        self.turn.found(f"round {self.turn.round}: {fault}" for fault in found)
+                late = remembered.late(seen)
+                found += remembered.disagreements(seen, but=late)
+        self.found(found)
+        return late
+
+    def found(self, faults: Iterable[str]) -> None:
+        found = [f"round {self.turn.round}: {fault}" for fault in faults]
+        self.turn.found(found)
         if found:
             self.turn.say(f"{len(found)} wrong: {found[0]}")
 

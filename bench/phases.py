@@ -28,7 +28,8 @@ class Turn:
     """One way's turn: what went on, what the clients saw of it, and what was wrong.
 
     ``told`` is the old application's, ``new`` the new one's.  ``again`` are commands that
-    had to be run once more, ``slow`` the statements that took longest.
+    had to be run once more, ``late`` counts rows that waited for the next ``settle``, and
+    ``slow`` are the statements that took longest.
     """
 
     way: str
@@ -37,6 +38,7 @@ class Turn:
     new: Told = field(default_factory=Told)
     faults: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
+    late: int = 0
     slow: list[str] = field(default_factory=list)
     copies: dict[str, float] = field(default_factory=dict)
     round: int = 0

@@ -115,14 +115,31 @@ def _raised(
                 )
 
 
-def disagreements(connection: Connection) -> Iterator[str]:
-    """A sentence for each row that is not the same in ``legacy`` and ``rebuilt``, as text."""
+Rows = set[tuple[str, str]]
+
+
+def late(connection: Connection) -> Rows:
+    """The rows, by legacy table and key, that ``settle`` is still to carry over."""
+    query = (
+        "SELECT legacy_table, unnest(array_remove(ARRAY[key, moved_to], NULL))::text"
+        "  FROM rebuilt.queue WHERE late"
+    )
+    return set(connection.execute(query))
+
+
+def disagreements(connection: Connection, but: Rows | None = None) -> Iterator[str]:
+    """A sentence for each row that is not the same in ``legacy`` and ``rebuilt``, as text.
+
+    Those of ``but`` may differ.
+    """
     for table in TABLES:
         query = sql.SQL(
-            "SELECT coalesce(l.id, r.id), l::text, r::text FROM {} l FULL JOIN {} r"
-            " ON r.id = l.id WHERE l::text IS DISTINCT FROM r::text LIMIT 20"
+            "SELECT coalesce(l.id, r.id)::text, l::text, r::text FROM {} l FULL JOIN {} r"
+            " ON r.id = l.id WHERE l::text IS DISTINCT FROM r::text"
+            " AND coalesce(l.id, r.id) <> ALL (%s::uuid[]) LIMIT 20"
         ).format(sql.Identifier("legacy", table), sql.Identifier("rebuilt", table))
-        for key, legacy, rebuilt in connection.execute(query):
+        keys = [key for name, key in but or () if name == table]
+        for key, legacy, rebuilt in connection.execute(query, [keys]):
             yield f"{table} {key} is {legacy!r:.300} in legacy, {rebuilt!r:.300} in rebuilt."
 
 

@@ -20,6 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors, sql
 
 from terrain.blockers import Mode, who_blocks
+from terrain.pace import breathe
 from terrain.waiting import Say, Told, done, named
 
 T = TypeVar("T")
@@ -195,7 +196,9 @@ def _again_and_again(
                 raise LockNotObtained(what, limit, named(blockers)) from error
             told.waits_for(blockers)
         else:
-            turn.tell(what, told.began)
+            if turn.mode is not None:
+                turn.tell(what, told.began)
+                breathe(turn.connection)
             return result
         time.sleep(random.uniform(0, pause))
         pause = min(pause * 2, LONGEST_PAUSE)
@@ -289,8 +292,6 @@ class _Turn:
 
     def tell(self, what: str, began: float) -> None:
         """Let others know how long it took, once it is committed."""
-        if self.mode is None:
-            return
         now = time.monotonic()
         seconds = now - self.locked_at if self.seconds is None else self.seconds
         done.send(

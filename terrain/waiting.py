@@ -15,6 +15,7 @@ from django.dispatch import Signal
 
 from terrain import progress
 from terrain.blockers import Blocker, waited_for
+from terrain.pace import breathe
 
 Say = Callable[[str], None]
 
@@ -106,6 +107,7 @@ def waiting_aloud(
         waited=0.0,
         attempts=1,
     )
+    breathe(connection)
 
 
 def _look_on(alias: str, pid: int, told: Told, over: threading.Event) -> None:

@@ -106,7 +106,16 @@ def assert_remembered(
             where = "legacy_parked" if back else "public"
             assert [*remembered.rows(seen, where, table, told)] == []
         if not back:
-            assert [*remembered.disagreements(seen)] == []
+            late = remembered.late(seen)
+            assert [*remembered.disagreements(seen, but=late)] == []
+
+
+def assert_in_step(database: Database, manage: Manage) -> None:
+    """With nobody at work, ``settle`` leaves no row late."""
+    assert manage("settle").code == 0
+    with database.connect("terrain", "public") as seen:
+        assert remembered.late(seen) == set()
+        assert [*remembered.disagreements(seen)] == []
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("WALKS", "1"))))
@@ -129,6 +138,7 @@ def test_there_and_back_with_both_applications_at_work(
                 assert (done.code, done.err) == (0, ""), command
             with crews.held() as told:
                 assert_remembered(shop, before, told, back=False)
+                assert_in_step(shop, manage)
             done = manage("rollback_migration", "--yes")
             assert done.code == 0, done.err
             with crews.held() as told:
@@ -136,6 +146,7 @@ def test_there_and_back_with_both_applications_at_work(
         assert manage("migrate", "-v0").code == 0
     with crews.held() as told:
         assert_remembered(shop, before, told, back=False)
+        assert_in_step(shop, manage)
     said = {refusal for _at, _kind, refusal in told.refused}
     assert [each for each in said if not ON_THE_WAY.match(each)] == []
     assert manage("verify_migration").code == 0

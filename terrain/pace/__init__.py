@@ -14,6 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 #: Seconds a batch should take with its commit: while others are connected, and alone.
 BESIDE_OTHERS, ALONE = 0.08, 0.5
+#: Seconds between two changes of definitions while others are connected.
+BREATH = 0.03
 #: Rows in the first batch, and at most.
 FIRST_BATCH, LARGEST_BATCH = 200, 20_000
 
@@ -78,3 +80,15 @@ def others_connected(connection: BaseDatabaseWrapper) -> bool:
             " LIMIT 1"
         )
         return cursor.fetchone() is not None
+
+
+def breathe(connection: BaseDatabaseWrapper) -> None:
+    """After a change of definitions: a moment for others to take it in, if there are any.
+
+    Every session is told of every table, index and function that has changed, and looks
+    through all plans it has kept for each, before its next statement.  One change is soon
+    taken in; twenty within a tenth of a second are one long wait.
+    See docs/decisions/0007-short-locks.md.
+    """
+    if others_connected(connection):
+        time.sleep(BREATH)

@@ -689,34 +689,41 @@ END $body$;
     END IF;
 
 -- name: note_use
-    -- A client's own statement (what is done beneath one of the new application's is not
-    -- the old one's), once a minute for each session.
+-- A client has written to a legacy table: once a minute for each session.
+CREATE OR REPLACE FUNCTION rebuilt.note_use(_table text) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+BEGIN
+    INSERT INTO rebuilt.used (legacy_table, role, application, at)
+    VALUES (_table, session_user, current_setting('application_name'), now());
+    PERFORM set_config('terrain.used_' || _table,
+                       (extract(epoch FROM now())::bigint / 60)::text, false);
+END $body$;
+
+-- name: notes_use
+    -- A client's own statement: what is done beneath one of the new application's is not
+    -- the old one's.
     IF pg_trigger_depth() = 1
        AND coalesce(current_setting('terrain.used_{legacy}', true), '')
            <> (extract(epoch FROM now())::bigint / 60)::text THEN
-        INSERT INTO rebuilt.used (legacy_table, role, application, at)
-        VALUES ('{legacy}', session_user, current_setting('application_name'), now());
-        PERFORM set_config('terrain.used_{legacy}',
-                           (extract(epoch FROM now())::bigint / 60)::text, false);
+        PERFORM rebuilt.note_use('{legacy}');
     END IF;
 
 -- name: on_legacy
+-- Every session keeps a plan for each expression here, for each of the three triggers that
+-- call this, as long as it lives: so there are few (docs/decisions/0007-short-locks.md).
+-- NEW is null in a deletion, and what an AFTER trigger returns is not looked at.
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
-    {note_use}
-    IF TG_OP = 'DELETE' THEN
-        PERFORM rebuilt.{legacy}_from_old(OLD.id, true, NULL);
-        RETURN NULL;
-    END IF;
-    PERFORM rebuilt.{legacy}_from_old(NEW.id, {part_changed},
+    {notes_use}
+    PERFORM rebuilt.{legacy}_from_old(coalesce(NEW.id, OLD.id), {part_changed},
         CASE WHEN TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN OLD.id END);
     {notify_settle}
-    RETURN NULL;
+    RETURN NEW;
 END $body$;
 
 -- name: notify_settle
-    IF TG_OP = 'INSERT' OR {settled_by_changed} THEN
+    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND {settled_by_changed} THEN
         INSERT INTO rebuilt.queue (legacy_table, key) VALUES ('{legacy}', NEW.id);
     END IF;
 
@@ -726,7 +733,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $
 DECLARE
     _key uuid;
 BEGIN
-    {note_use}
+    {notes_use}
     FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
         PERFORM rebuilt.{legacy}_from_old(_key, true, NULL);
     END LOOP;
@@ -743,7 +750,7 @@ BEGIN
             USING ERRCODE = 'TB002', HINT = 'Wait until cleanup_legacy.';
     END IF;
     {carry_over}
-    RETURN NULL;
+    RETURN NEW;
 END $body$;
 
 -- name: carry_over

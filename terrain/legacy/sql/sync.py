@@ -50,6 +50,7 @@ def common_functions() -> list[str]:
         source["schema"],
         source["queue"],
         source["used"],
+        source["note_use"],
         source["late"],
         _not_beside_a_batch(source["not_beside_a_batch"]),
         source["not_unseen"],
@@ -76,7 +77,7 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
     """The view and the functions of one lens.  Can be run again."""
     source = templates("functions.sql")
     names = {"legacy": plain(lens.legacy), "new": plain(lens.new), "own": lens.own}
-    note_use = render(source["note_use"], **names).strip()
+    notes_use = render(source["notes_use"], **names).strip()
     order = tuple(order)
     made = [
         rebuilt_view(lens, order),
@@ -104,10 +105,10 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
             source["on_legacy"],
             part_changed=_part_changed(lens),
             notify_settle=_notify_settle(lens, names),
-            note_use=note_use,
+            notes_use=notes_use,
             **names,
         ),
-        render(source["on_legacy_truncate"], note_use=note_use, **names),
+        render(source["on_legacy_truncate"], notes_use=notes_use, **names),
     ]
     if lens.part is not None:
         made.append(
@@ -228,7 +229,7 @@ def _part_changed(lens: Lens) -> str:
     old, new = (
         joined(f"{row}.{name}" for name in _OF_THE_PART) for row in ("OLD", "NEW")
     )
-    return f"TG_OP = 'INSERT' OR OLD.id <> NEW.id OR ROW({old})::record *<> ROW({new})::record"
+    return f"TG_OP <> 'UPDATE' OR OLD.id <> NEW.id OR ROW({old})::record *<> ROW({new})::record"
 
 
 def _notify_settle(lens: Lens, names: Mapping[str, str]) -> str:
