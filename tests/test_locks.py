@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.db import connection, connections
 
-from terrain import locks, online, waiting
+from terrain import locks, online, pace, waiting
 from terrain.blockers import Kind, Mode, waited_for, who_blocks
 from terrain.embedded import Cluster
 from tests.conftest import Database, connecting
@@ -268,6 +268,45 @@ def test_the_long_wait_is_for_the_first_table_with_nothing_held(
     alter(tables=("public.a", "public.b"))
     thread.join()
     assert is_altered(stall)
+
+
+# --- a breath ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made, none of which takes any time."""
+    made: list[float] = []
+    monkeypatch.setattr("terrain.pace.time.sleep", made.append)
+    return made
+
+
+def test_after_a_change_others_take_it_in_first(
+    stall: Database, slept: list[float]
+) -> None:
+    alter()
+    assert slept == []  # nobody is there
+    with stall.connect(application_name="shop"):
+        change = ["ALTER TABLE public.a DROP COLUMN c"]
+        locks.change_briefly(
+            connection,
+            change,
+            what="Altering a",
+            tables=("public.a",),
+            mode=Mode.ACCESS_EXCLUSIVE,
+        )
+        assert slept == [pace.BREATH]
+        alter()
+        assert slept == [pace.BREATH] * 2
+        with waiting.waiting_aloud(connection, "Building an index"):
+            pass
+        assert slept == [pace.BREATH] * 3
+
+
+def test_rows_are_written_without_a_pause(stall: Database, slept: list[float]) -> None:
+    with stall.connect(application_name="shop"):
+        locks.run_briefly(connection, lambda: None, what="Writing", tables=("a",))
+    assert slept == []
 
 
 # --- vacuum --------------------------------------------------------------------------------

@@ -699,3 +699,30 @@ def test_moving_aside_waits_for_nobody_longer_than_its_timeout(shop: Database) -
         said[0],
     )
     assert shop.value("SELECT count(*) FROM legacy.artists") > 0
+
+
+#: Commits at the end of a rollback: migrations taken back, tables back in their place.
+LAST_STRETCH = 26
+
+
+def test_killed_near_the_end_of_the_rollback_the_next_one_finishes(
+    small: Database, clone: Callable[[str], Database]
+) -> None:
+    """Of two tables with one name only the old application's is there, and it is left alone."""
+    there = clone(small.name)
+    assert killed_at(there, 0, "migrate", "-v0")[0] == 0
+    wait_until_gone(there)
+    back = ("rollback_migration", "--yes")
+    undisturbed = clone(there.name)
+    code, printed = killed_at(undisturbed, 0, *back)
+    assert code == 0, printed
+    definitions = dumps.schema(undisturbed)
+    commits = int(printed.split()[-1])
+    for number in sampled(LAST_STRETCH, 5):
+        last = commits - LAST_STRETCH + number
+        database = clone(there.name)
+        assert killed_at(database, last, *back)[0] == -signal.SIGKILL
+        wait_until_gone(database)
+        code, printed = killed_at(database, 0, *back)
+        assert code == 0, f"commit {last} of {commits}: {printed}"
+        assert dumps.schema(database) == definitions, f"commit {last} of {commits}"

@@ -39,7 +39,7 @@ COMMANDS = (
     ("settle", "-v0"),
     ("copy_models_to_assets", "-v0"),
     ("rollback_migration", "--yes", "-v0"),
-    ("migrate", "-v0", "again"),
+    ("upgrade", "-v0"),
     ("cleanup_legacy", "--yes", "-v0"),
 )
 
@@ -68,13 +68,17 @@ class Server:
         return Database(self.cluster, name)
 
     def run(
-        self, *command: str, stop: int = 0, moment: str = "after"
+        self,
+        *command: str,
+        stop: int = 0,
+        moment: str = "after",
+        backups: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "SERVER": str(self.cluster.folder),
             "MOMENT": moment,
-            "BACKUP_DIR": str(self.backups),
+            "BACKUP_DIR": str(backups or self.backups),
         }
         return subprocess.run(
             [sys.executable, "-m", "tests.killed", SHOP, str(stop), *command],
@@ -110,7 +114,7 @@ def before(server: Server) -> dict[tuple[str, ...], str]:
         happens_meanwhile(server, command[0])
         states[command] = f"state_{number}"
         server.put(SHOP, states[command])
-        done = server.run(*typed(command))
+        done = server.run(*command)
         assert done.returncode == 0, done.stderr
     return states
 
@@ -127,10 +131,6 @@ def happens_meanwhile(server: Server, command: str) -> None:
         database.execute("UPDATE legacy_quarantine SET decided_at = now()")
         done = server.run("backup_database", "-v0")
         assert done.returncode == 0, done.stderr
-
-
-def typed(command: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for word in command if word != "again")
 
 
 #: Of the ledger, or the time of a run.
@@ -198,25 +198,32 @@ SENTENCE = re.compile(
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_stopped_at_any_point_the_same_command_finishes(
-    server: Server, before: dict[tuple[str, ...], str], command: tuple[str, ...]
+    server: Server,
+    before: dict[tuple[str, ...], str],
+    command: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
+    # Of upgrade's own each time, or none would have a backup to make.
+    is_upgrade = command[0] == "upgrade"
+    backups = tmp_path / "undisturbed" if is_upgrade else None
     database = server.put(before[command], SHOP)
-    done = server.run(*typed(command))
+    done = server.run(*command, backups=backups)
     assert (done.returncode, done.stderr) == (0, "")
     commits = int(done.stdout.split()[-1])
     assert commits > 0
     undisturbed = contents(database), dumps.schema(database)
     for number, stop in enumerate(sampled(commits)):
         moment = ("during", "before", "after")[(number + len(command)) % 3]
+        backups = tmp_path / str(stop) if is_upgrade else None
         server.put(before[command], SHOP)
-        stopped = server.run(*typed(command), stop=stop, moment=moment)
+        stopped = server.run(*command, stop=stop, moment=moment, backups=backups)
         where = f"{moment} commit {stop} of {commits}"
         server.cluster.start()
         # Stopped after the last statement, nobody notices.
         if stopped.returncode != 0 or stop < commits - 1:
             assert stopped.returncode == 2, f"{where}: {stopped}"
             assert SENTENCE.fullmatch(stopped.stderr), f"{where}: {stopped.stderr}"
-        again = server.run(*typed(command))
+        again = server.run(*command, backups=backups)
         assert (again.returncode, again.stderr) == (0, ""), f"{where}: {again.stderr}"
         assert (contents(database), dumps.schema(database)) == undisturbed, where
         assert_no_batch_was_done_again(database)

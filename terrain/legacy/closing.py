@@ -56,9 +56,18 @@ def closing(connection: BaseDatabaseWrapper, table: str) -> list[str]:
     make = f"CREATE SCHEMA IF NOT EXISTS {sql.ident(PARKED)}"
     return [
         *([] if catalog.schema_exists(connection, PARKED) else [make]),
-        sql.closed_function(),
+        *([] if _can_close(connection) else [sql.closed_function()]),
         sql.closing_trigger(sql.ident("public", table)),
     ]
+
+
+def _can_close(connection: BaseDatabaseWrapper) -> bool:
+    return bool(
+        catalog.value(
+            connection,
+            "SELECT to_regprocedure('legacy_parked.closed()') IS NOT NULL",
+        )
+    )
 
 
 def closed(connection: BaseDatabaseWrapper) -> list[str]:

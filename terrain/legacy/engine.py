@@ -171,47 +171,60 @@ def missing_triggers(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
 
 
 def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
-    """Make, or make again, the schema ``rebuilt``: views and functions from the declaration."""
+    """Make, or make again, the schema ``rebuilt``: views and functions from the declaration.
+
+    Piece by piece: everybody connected is told of every function, see :func:`breathe`.  Each
+    can be used as soon as it is there, by what is there already.
+    """
     types = catalog.types(connection)
+    pieces = [("what all share", sql.common_functions())]
+    for lens in LENSES:
+        order = [
+            column.name
+            for column in catalog.columns(connection, LEGACY, lens.legacy)
+            if column.name in {mapped.name for mapped in lens.mapped}
+        ]
+        pieces.append((lens.legacy, sql.functions(lens, types, order)))
+    on_new = [sql.on_new_function(new, lenses) for new, lenses in BY_NEW.items()]
+    pieces.append(("the new tables", on_new))
 
-    def make() -> None:
-        _execute(connection, sql.common_functions())
-        for lens in LENSES:
-            order = [
-                column.name
-                for column in catalog.columns(connection, LEGACY, lens.legacy)
-                if column.name in {mapped.name for mapped in lens.mapped}
-            ]
-            _execute(connection, sql.functions(lens, types, order))
-        for new, lenses in BY_NEW.items():
-            _execute(connection, [sql.on_new_function(new, lenses)])
-        _give_to_owner(connection)
+    for what, statements in pieces:
 
-    locks.run_briefly(
-        connection,
-        make,
-        what="Deriving views and functions",
-        # Not the queue: the old application's triggers, if they are on, write to it.
-        tables=catalog.relations(connection, REBUILT, "v"),
-        mode=Mode.ACCESS_EXCLUSIVE,
-        say=say,
-    )
+        def make() -> None:
+            _execute(connection, statements)  # noqa: B023
+            _give_to_owner(connection)
+
+        locks.run_briefly(
+            connection,
+            make,
+            what=f"Deriving views and functions for {what}",
+            # Not the queue: the old application's triggers, if they are on, write to it.
+            tables=catalog.relations(connection, REBUILT, "v"),
+            mode=Mode.ACCESS_EXCLUSIVE,
+            say=say,
+        )
 
 
 def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
     """Let the functions act as the owner of the legacy tables, and be called by nobody else."""
-    functions = [
-        str(name)
-        for (name,) in catalog.rows(
-            connection,
-            "SELECT p.oid::regprocedure FROM pg_proc p"
-            "  JOIN pg_namespace s ON s.oid = p.pronamespace WHERE s.nspname = 'rebuilt'",
-        )
-    ]
-    _execute(
-        connection, [f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC" for name in functions]
-    )
     owner = catalog.owner(connection, LEGACY, LENSES[0].legacy)
+    functions = catalog.rows(
+        connection,
+        "SELECT p.oid::regprocedure::text, pg_get_userbyid(p.proowner) = %s,"
+        "       EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner)))"
+        "                WHERE grantee = 0)"
+        "  FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace"
+        " WHERE s.nspname = 'rebuilt'",
+        [owner],
+    )
+    _execute(
+        connection,
+        [
+            f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"
+            for name, _is_theirs, is_public in functions
+            if is_public
+        ],
+    )
     if owner == catalog.value(connection, "SELECT current_user"):
         return
     role = sql.ident(owner)
@@ -224,7 +237,11 @@ def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}",
             f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA rebuilt TO {role}",
             f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
-            *(f"ALTER FUNCTION {name} OWNER TO {role}" for name in functions),
+            *(
+                f"ALTER FUNCTION {name} OWNER TO {role}"
+                for name, is_theirs, _is_public in functions
+                if not is_theirs
+            ),
         ],
     )
 
@@ -299,6 +316,12 @@ def let_go(
     """
     open_ = {f"public.{table}" for table in closing.MIRRORED} if close else set()
     open_ -= {f"public.{table}" for table in closing.closed(connection)}
+    # On the way back, killed and gone on with: the old application's own table.
+    open_ -= {
+        f"public.{table}"
+        for table in closing.MIRRORED
+        if catalog.is_legacy_in_public(connection, table)
+    }
     tables = [
         table
         for table in _sides(lens)
@@ -354,9 +377,11 @@ def park(
     """
     parked = []
     for table in tables:
-        if not catalog.table_exists(
-            connection, "public", table
-        ) or catalog.table_exists(connection, PARKED, table):
+        if (
+            not catalog.table_exists(connection, "public", table)
+            or catalog.table_exists(connection, PARKED, table)
+            or catalog.is_legacy_in_public(connection, table)
+        ):
             continue
 
         statements = [

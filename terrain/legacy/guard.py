@@ -23,7 +23,7 @@ Plan = list[tuple[Migration, bool]]
 #: The ledger's name for going back.
 ROLLBACK = "rollback"
 #: The migration with which the copies begin.
-COPIES_BEGIN = ("legacy", "0004_copy_users")
+STOOD_ASIDE = ("legacy", "0002_stand_aside")
 
 #: Each makes a table that is called as a legacy one.
 _MAKE_TABLES_OF_LEGACY_NAMES = {
@@ -53,7 +53,7 @@ def before_migrate(
 ) -> None:
     """Stop what must not begin; raises :class:`Stopped`."""
     if not any(backwards for _, backwards in plan):
-        _finish_going_back_first(connections[using], plan)
+        _finish_going_back_first(connections[using])
     ours = [
         (migration, backwards)
         for migration, backwards in plan
@@ -104,14 +104,9 @@ def _before_moving(connection: Any) -> None:
         )
 
 
-def _finish_going_back_first(connection: Any, plan: Plan) -> None:
-    """Forward again from half-way back, the tables would stay out of step.
-
-    Unless it has come so far that they will be copied again: then everything is put back
-    in its place first.
-    """
-    again = COPIES_BEGIN in {(each.app_label, each.name) for each, _ in plan}
-    if not again and is_half_way_back(connection):
+def _finish_going_back_first(connection: Any) -> None:
+    """Forward again from half-way back, the tables would stay out of step, or be in the way."""
+    if is_half_way_back(connection):
         raise Stopped(
             "A rollback was begun and has not ended, so the new tables are out of step or"
             " parked. Finish it with: python manage.py rollback_migration; then run migrate"
@@ -126,8 +121,11 @@ def is_half_way_back(connection: Any) -> bool:
     run = ledger.last(ROLLBACK, connection.alias)
     if run is None or run.state == Run.State.DONE:
         return False
-    moved = catalog.LEGACY in catalog.legacy_tables(connection).values()
-    return moved and not engine.stands_beside(connection)
+    schemas = set(catalog.legacy_tables(connection).values())
+    if catalog.LEGACY in schemas:
+        return not engine.stands_beside(connection)
+    # All are back, and Django has not written that down yet.
+    return bool(schemas) and STOOD_ASIDE in catalog.applied(connection)
 
 
 def _before_pretending(connection: Any, plan: Plan) -> None:

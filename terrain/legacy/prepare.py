@@ -393,10 +393,29 @@ def others_on_rebuilt(connection: BaseDatabaseWrapper) -> list[str]:
     ]
 
 
+#: Functions dropped in one transaction.
+DROPPED_AT_ONCE = 20
+
+
 def drop_rebuilt(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
-    """Take away all that was derived; when the path was set is still remembered."""
+    """Take away all that was derived; when the path was set is still remembered.
+
+    The functions, which no trigger calls any more, go a few at a time: everybody connected
+    is told of each, see :func:`breathe`.
+    """
     if not catalog.schema_exists(connection, REBUILT):
         return
+    functions = _functions_nothing_depends_on(connection)
+    for start in range(0, len(functions), DROPPED_AT_ONCE):
+        some = sql.joined(functions[start : start + DROPPED_AT_ONCE])
+        locks.change_briefly(
+            connection,
+            [f"DROP FUNCTION {some}"],
+            what="Dropping functions of the schema rebuilt",
+            tables=(),
+            mode=Mode.ACCESS_EXCLUSIVE,
+            say=say,
+        )
     moment = prepared_at(connection)
     were_there = _were_there(connection) if moment is not None else []
 
@@ -414,6 +433,19 @@ def drop_rebuilt(connection: BaseDatabaseWrapper, say: Say | None = None) -> Non
         mode=Mode.ACCESS_EXCLUSIVE,
         say=say,
     )
+
+
+def _functions_nothing_depends_on(connection: BaseDatabaseWrapper) -> list[str]:
+    """Functions in ``rebuilt``, with their arguments; not those that a view or trigger uses."""
+    found = catalog.rows(
+        connection,
+        "SELECT p.oid::regprocedure::text FROM pg_proc p"
+        " WHERE p.pronamespace = 'rebuilt'::regnamespace"
+        "   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_proc'::regclass"
+        "                    AND d.refobjid = p.oid)"
+        " ORDER BY p.oid",
+    )
+    return [str(name) for (name,) in found]
 
 
 def _forget(connection: BaseDatabaseWrapper) -> None:

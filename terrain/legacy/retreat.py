@@ -46,7 +46,7 @@ def roll_back(
     The new tables are parked.  None if there was nothing to do.  Raises
     :class:`Objection` after cleanup, and if what is others' would be lost.
     """
-    if is_rolled_back(connection):
+    if is_rolled_back(connection) and not guard.is_half_way_back(connection):
         if cleanup.is_cleaned_up(connection):
             raise Objection(
                 "The legacy tables were dropped by cleanup_legacy, so there is nothing to go"
@@ -67,6 +67,7 @@ def roll_back(
             for lens in LENSES
             if engine.move_back(connection, lens.legacy, say)
         ]
+        engine.drop_schema_if_empty(connection, LEGACY)  # if killed before that
     return RolledBack(
         tuple(moved or (lens.legacy for lens in LENSES)), _parked_rows(connection)
     )

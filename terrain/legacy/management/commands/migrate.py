@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.core.management.commands import migrate
-from django.db import connections
+from django.db import connections, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from terrain import progress
 from terrain.commands import tell_orders
 from terrain.legacy import guard
-from terrain.pace import breathe
+from terrain.pace import LONG_BREATH, breathe
+
+
+class Executor(MigrationExecutor):
+    """Takes a migration back and out of the list of those applied in one transaction.
+
+    Django does the second after the first has been committed.  Killed in between, it would
+    for ever try to take back what is gone.
+    """
+
+    def unapply_migration(self, state: Any, migration: Any, fake: bool = False) -> Any:
+        together: AbstractContextManager[Any] = nullcontext()
+        if migration.atomic:
+            together = transaction.atomic(using=self.connection.alias)
+        with together:
+            return super().unapply_migration(state, migration, fake=fake)
+
+
+# The command takes it from here; there is no other place to say which.
+migrate.MigrationExecutor = Executor  # type: ignore[attr-defined]
 
 
 class Command(migrate.Command):
@@ -30,4 +51,4 @@ class Command(migrate.Command):
         progress.make_way()
         super().migration_progress_callback(action, migration, fake)
         if action in ("apply_success", "unapply_success") and not fake:
-            breathe(connections[self.using])
+            breathe(connections[self.using], LONG_BREATH)
