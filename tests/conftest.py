@@ -352,3 +352,10 @@ def manage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         return Result(code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _short_breaths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses after changes of definitions are made, and take next to no time."""
+    monkeypatch.setattr("terrain.pace.BREATH", 0.001)
+    monkeypatch.setattr("terrain.pace.LONG_BREATH", 0.002)

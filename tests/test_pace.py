@@ -582,8 +582,8 @@ def test_ctrl_c_in_the_middle_of_a_copy(
     url, process = crawling
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=30)
+    assert err.endswith("\nStopped. Run the same command again to go on.\n"), err
     assert process.returncode == 130
-    assert err.endswith("\nStopped. Run the same command again to go on.\n")
     control.throttle(connection, None)
     assert typed(url, "migrate", "-v0").code == 0
     assert manage("verify_migration", "-v0").code == 0

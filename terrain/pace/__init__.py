@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 #: Seconds a batch should take with its commit: while others are connected, and alone.
 BESIDE_OTHERS, ALONE = 0.08, 0.5
 #: Seconds after a change of definitions while others are connected: of a table or a few
-#: functions, and of all that a migration makes at once.
+#: functions, and of several tables at once.
 BREATH, LONG_BREATH = 0.03, 0.1
 #: Rows in the first batch, and at most.
 FIRST_BATCH, LARGEST_BATCH = 200, 20_000
@@ -83,7 +83,7 @@ def others_connected(connection: BaseDatabaseWrapper) -> bool:
         return cursor.fetchone() is not None
 
 
-def breathe(connection: BaseDatabaseWrapper, seconds: float = BREATH) -> None:
+def breathe(connection: BaseDatabaseWrapper, long: bool = False) -> None:
     """After a change of definitions: a moment for others to take it in, if there are any.
 
     Every session is told of every table, index and function that has changed, and looks
@@ -92,4 +92,4 @@ def breathe(connection: BaseDatabaseWrapper, seconds: float = BREATH) -> None:
     See docs/decisions/0007-short-locks.md.
     """
     if others_connected(connection):
-        time.sleep(seconds)
+        time.sleep(LONG_BREATH if long else BREATH)

@@ -7,12 +7,13 @@ from typing import Any
 
 from django.core.management.commands import migrate
 from django.db import connections, transaction
+from django.db.migrations import CreateModel
 from django.db.migrations.executor import MigrationExecutor
 
 from terrain import progress
 from terrain.commands import tell_orders
 from terrain.legacy import guard
-from terrain.pace import LONG_BREATH, breathe
+from terrain.pace import breathe
 
 
 class Executor(MigrationExecutor):
@@ -51,4 +52,7 @@ class Command(migrate.Command):
         progress.make_way()
         super().migration_progress_callback(action, migration, fake)
         if action in ("apply_success", "unapply_success") and not fake:
-            breathe(connections[self.using], LONG_BREATH)
+            makes_tables = any(
+                isinstance(operation, CreateModel) for operation in migration.operations
+            )
+            breathe(connections[self.using], long=makes_tables)
