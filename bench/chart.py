@@ -185,7 +185,7 @@ def _times(told: Told, began: float, length: float) -> Iterator[str]:
     for at, seconds in zip(told.started, told.seconds, strict=True):
         steps[int((at - began) / length * STEPS)].append(seconds * 1000)
     lines: dict[str, list[str]] = {"p50": [], "p99": []}
-    last = -2
+    last = -GAP_STEPS - 1
     for step in sorted(steps):
         if not 0 <= step < STEPS:
             continue

@@ -72,6 +72,10 @@ def test_every_command_is_judged() -> None:
     assert commands["preflight"]["megabytes"] > 0
 
 
+#: The namespace of a chart's elements.
+SVG = "{http://www.w3.org/2000/svg}"
+
+
 def test_both_applications_at_work_beside_the_move(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +96,9 @@ def test_both_applications_at_work_beside_the_move(
     assert re.search(r"there and back +2 +2\n", out)
     assert re.search(r"^ +2 +\d+ +[\d,]+ ", out, re.MULTILINE)
     drawn = ElementTree.fromstring(chart.draw(chart.panels(turns), live.WANTED))
-    said = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    said = [text.text for text in drawn.iter(f"{SVG}text")]
+    lines = [path.get("d") or "" for path in drawn.iter(f"{SVG}path")]
+    assert lines and all(line.startswith("M") for line in lines)
     panels = {"project, there and back", "project, 2 times", "untouched", "plain"}
     assert {*panels, "before"} <= set(said)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bcrypt
@@ -41,7 +42,8 @@ def chrome() -> Iterator[Any]:
 def _unsafe(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Any) -> None:
     """Playwright has a loop in this thread; Django would not be used beside one."""
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    settings.BACKUP_DIR = tmp_path
+    monkeypatch.chdir(tmp_path)  # what is shown of a folder is on the screenshots
+    settings.BACKUP_DIR = Path("backups")
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     settings.PASSWORD_HASHERS = ["terrain.hashers.LegacyBCryptPasswordHasher"]
 
