@@ -7,7 +7,6 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pytest
 
 from terrain.embedded import Cluster
 from tests.conftest import OLD_ROLE
+from tests.waiting import until
 
 PORT = 6543
 #: Who may use pgbouncer's own console.
@@ -120,12 +120,12 @@ def in_front_of(cluster: Cluster) -> Iterator[Pooler]:
 
 
 def _wait_until_up(pooler: Pooler, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 10
-    while True:
+    def is_up() -> bool:
+        assert process.poll() is None, (pooler.folder / "log").read_text()
         try:
             pooler.console("SHOW VERSION")
-            return
         except psycopg.OperationalError:
-            assert process.poll() is None, (pooler.folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+            return False
+        return True
+
+    until(is_up, "pgbouncer answering", seconds=10)

@@ -14,7 +14,7 @@ from django.db import connection, connections
 from terrain import locks, online, pace, waiting
 from terrain.blockers import Kind, Mode, waited_for, who_blocks
 from terrain.embedded import Cluster
-from tests.conftest import Database, connecting
+from tests.conftest import Database, Result, connecting
 from tests.settings import POSTGRES
 from tests.test_giving_way import wait_for
 
@@ -301,6 +301,15 @@ def test_after_a_change_others_take_it_in_first(
         with waiting.waiting_aloud(connection, "Building an index"):
             pass
         assert slept == [pace.BREATH] * 3
+
+
+@pytest.mark.migration
+def test_after_a_migration_that_makes_tables_longer(
+    empty: Database, manage: Callable[..., Result], slept: list[float]
+) -> None:
+    with empty.connect(application_name="shop"):
+        assert manage("migrate", "-v0").code == 0
+    assert {*slept} == {pace.BREATH, pace.LONG_BREATH}
 
 
 def test_rows_are_written_without_a_pause(stall: Database, slept: list[float]) -> None:

@@ -20,7 +20,7 @@ from terrain.legacy.mapping import LENSES
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.preflight.rows import forecast_rows
 from tests import hostile
-from tests.conftest import OLD_ROLE, Database, connecting
+from tests.conftest import OLD_ROLE, Database, Result, connecting
 
 pytestmark = pytest.mark.migration
 
@@ -496,6 +496,36 @@ def test_tables_of_several_owners(role: str, shop: Database) -> None:
     found = only(preflight.run(connection), "privileges")
     assert found.sentence == (
         f"The legacy tables belong to several roles: {role}, terrain."
+    )
+
+
+@pytest.mark.migration
+def test_tables_of_another_owner_are_moved_kept_in_step_and_given_back(
+    role: str, shop: Database, manage: Manage
+) -> None:
+    """Of whom we are a member: the triggers' functions are that owner's, and nobody else's."""
+    with shop.superuser as superuser:
+        superuser.execute(f"GRANT {role} TO terrain")
+        for lens in LENSES:
+            superuser.execute(f"ALTER TABLE {lens.legacy} OWNER TO {role}")
+    wait_until_alone(shop)
+    assert manage("migrate", "-v0") == Result(0, "", "")
+    assert shop.rows(
+        "SELECT DISTINCT pg_get_userbyid(proowner), has_function_privilege('public', oid,"
+        " 'EXECUTE') FROM pg_proc WHERE pronamespace = 'rebuilt'::regnamespace"
+    ) == [(role, False)]
+    with shop.connect(role, "legacy") as old:
+        old.execute("UPDATE orders SET user_name = 'Changed'")
+    assert shop.rows("SELECT DISTINCT customer_name FROM public.orders") == [
+        ("Changed",)
+    ]
+    again = manage("settle", "--again")
+    assert again.code == 0, again.err
+    assert manage("verify_migration").code == 0
+    assert manage("rollback_migration", "--yes").code == 0
+    assert (
+        shop.value("SELECT tableowner FROM pg_tables WHERE tablename = 'orders'")
+        == role
     )
 
 

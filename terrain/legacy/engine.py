@@ -177,7 +177,9 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     can be used as soon as it is there, by what is there already.
     """
     types = catalog.types(connection)
-    pieces = [("what all share", sql.common_functions())]
+    pieces = [
+        ("what all share", [*sql.common_functions(), *_admit_owner(connection)]),
+    ]
     for lens in LENSES:
         order = [
             column.name
@@ -186,7 +188,7 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
         ]
         pieces.append((lens.legacy, sql.functions(lens, types, order)))
     on_new = [sql.on_new_function(new, lenses) for new, lenses in BY_NEW.items()]
-    pieces.append(("the new tables", on_new))
+    pieces.append(("the new tables", [*on_new, *_grants_to_owner(connection)]))
 
     for what, statements in pieces:
 
@@ -205,9 +207,18 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
         )
 
 
-def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
-    """Let the functions act as the owner of the legacy tables, and be called by nobody else."""
+def _other_owner(connection: BaseDatabaseWrapper) -> str | None:
+    """The owner of the legacy tables, for SQL, if that is not who we are."""
     owner = catalog.owner(connection, LEGACY, LENSES[0].legacy)
+    is_us = owner == catalog.value(connection, "SELECT current_user")
+    return None if is_us else sql.ident(owner)
+
+
+def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
+    """Let the functions act as the owner of the legacy tables, and be called by nobody else.
+
+    Those that do already are left alone: everybody connected would be told.
+    """
     functions = catalog.rows(
         connection,
         "SELECT p.oid::regprocedure::text, pg_get_userbyid(p.proowner) = %s,"
@@ -215,45 +226,54 @@ def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
         "                WHERE grantee = 0)"
         "  FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace"
         " WHERE s.nspname = 'rebuilt'",
-        [owner],
+        [catalog.owner(connection, LEGACY, LENSES[0].legacy)],
     )
-    _execute(
-        connection,
-        [
-            f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"
-            for name, _is_theirs, is_public in functions
-            if is_public
-        ],
-    )
-    if owner == catalog.value(connection, "SELECT current_user"):
-        return
-    role = sql.ident(owner)
+    statements = [
+        f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"
+        for name, _is_theirs, is_public in functions
+        if is_public
+    ]
+    role = _other_owner(connection)
+    if role is not None:
+        statements += [
+            f"ALTER FUNCTION {name} OWNER TO {role}"
+            for name, is_theirs, _is_public in functions
+            if not is_theirs
+        ]
+    _execute(connection, statements)
+
+
+def _admit_owner(connection: BaseDatabaseWrapper) -> list[str]:
+    """What the owner of the functions needs of the schemas, before they are given."""
+    role = _other_owner(connection)
+    if role is None:
+        return []
+    return [
+        f"GRANT USAGE, CREATE ON SCHEMA rebuilt TO {role}",
+        f"GRANT USAGE ON SCHEMA legacy, public TO {role}",
+    ]
+
+
+def _grants_to_owner(connection: BaseDatabaseWrapper) -> list[str]:
+    """What the owner of the functions needs of the tables, when all of them are there."""
+    role = _other_owner(connection)
+    if role is None:
+        return []
     tables = sql.joined(sql.ident("public", table) for table in _granted(connection))
-    _execute(
-        connection,
-        [
-            f"GRANT USAGE, CREATE ON SCHEMA rebuilt TO {role}",
-            f"GRANT USAGE ON SCHEMA legacy, public TO {role}",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}",
-            f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA rebuilt TO {role}",
-            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
-            *(
-                f"ALTER FUNCTION {name} OWNER TO {role}"
-                for name, is_theirs, _is_public in functions
-                if not is_theirs
-            ),
-        ],
-    )
+    return [
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}",
+        f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA rebuilt TO {role}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+    ]
 
 
 def take_back_grants(connection: BaseDatabaseWrapper) -> None:
     """Undo the grants of :func:`derive`, where the legacy tables had another owner."""
     if not catalog.table_exists(connection, LEGACY, LENSES[0].legacy):
         return
-    owner = catalog.owner(connection, LEGACY, LENSES[0].legacy)
-    if owner == catalog.value(connection, "SELECT current_user"):
+    role = _other_owner(connection)
+    if role is None:
         return
-    role = sql.ident(owner)
     tables = sql.joined(sql.ident("public", table) for table in _granted(connection))
     _execute(
         connection,
