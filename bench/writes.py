@@ -8,12 +8,14 @@ clients wait for it), and once without, which leaves the work itself.
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -47,6 +49,7 @@ class Keys:
     orders: list[str]
     tables: list[str]
     emails: list[str]
+    prices: list[str]
 
     @classmethod
     def of(cls, connection: Connection) -> Keys:
@@ -59,6 +62,7 @@ class Keys:
             column("SELECT id::text FROM orders ORDER BY id LIMIT 1000"),
             column("SELECT id::text FROM user_tables ORDER BY id LIMIT 1000"),
             column("SELECT user_email FROM orders ORDER BY id LIMIT 1000"),
+            column("SELECT base_price FROM assets ORDER BY id LIMIT 1000"),
         )
 
 
@@ -66,11 +70,26 @@ def _of(some: list[str], number: int) -> str:
     return some[number * 7 % len(some)]
 
 
-_LINE = '[{"asset_id": "%s", "quantity": 2}, {"asset_id": "%s", "quantity": 1}]'
-
-
 def _lines(keys: Keys, number: int) -> str:
-    return _LINE % (_of(keys.assets, number), _of(keys.assets, number + 1))
+    """Two lines, as the old application writes them."""
+    options = {"material": "pla", "quality": "standard", "color": "Gray"}
+    return json.dumps(
+        [
+            {"asset_id": _of(keys.assets, number), "quantity": 2},
+            {
+                "asset_id": _of(keys.assets, number + 1),
+                "quantity": 1,
+                "printOptions": options,
+            },
+        ]
+    )
+
+
+def _pricing(keys: Keys, number: int) -> str:
+    """What they cost together."""
+    first, second = (Decimal(_of(keys.prices, number + k)) for k in (0, 1))
+    subtotal = 2 * first + second
+    return f'{{"model_subtotal": {subtotal}, "shipping": 3.99, "total": {subtotal + 4}}}'
 
 
 WRITES = (
@@ -113,13 +132,18 @@ WRITES = (
     Kind(
         "place an order of two lines",
         "INSERT INTO orders (order_number, user_email, user_name, shipping_address, items,"
-        " pricing) VALUES (%s, %s, 'W', '{}', %s, '{\"total\": 9.5}')",
-        lambda keys, n: (f"W{n}", _of(keys.emails, n), _lines(keys, n)),
+        " pricing) VALUES (%s, %s, 'W', '{}', %s, %s)",
+        lambda keys, n: (
+            f"W{n}",
+            _of(keys.emails, n),
+            _lines(keys, n),
+            _pricing(keys, n),
+        ),
     ),
     Kind(
         "change its lines",
-        "UPDATE orders SET items = %s WHERE order_number = %s",
-        lambda keys, n: (_lines(keys, n + 3), f"W{n}"),
+        "UPDATE orders SET items = %s, pricing = %s WHERE order_number = %s",
+        lambda keys, n: (_lines(keys, n + 3), _pricing(keys, n + 3), f"W{n}"),
     ),
 )
 UNMAPPED = (

@@ -316,7 +316,7 @@ END $body$;
     -- make that fail.
     IF rebuilt.has_foreign_key('public.{child_new}', 'public.{new}') THEN
         FOR child IN SELECT n.id FROM public.{child_new} n WHERE n.{column} = _key AND {own} LOOP
-            PERFORM rebuilt.{child}_put(child, true);
+            PERFORM rebuilt.{child}_put(child, NULL, false);
         END LOOP;
     END IF;
 
@@ -356,13 +356,16 @@ END $body$;
 -- name: put
 -- Carry one legacy row over: insert, update or delete its new row, whichever makes them
 -- agree.  The row is read here, by its key, so that it does not matter which of several
--- events of a transaction calls this, nor in what order.  Without _part, what the part is
--- made from has not changed; then neither it nor what is judged by it is looked at.
+-- events of a transaction calls this, nor in what order.
+--
+-- _fresh says that the row has just been inserted, so that no new one is looked for at first.
+-- _part says whether what the part is made from has changed, and is NULL if that is not known:
+-- true, it is written without a look; false, neither it nor what is judged by it is looked at.
 --
 -- What may have been written by a batch or by another session is looked at after the write
 -- of the new row, which waits for them, and in a snapshot of its own.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_put(_key uuid, _part boolean)
-RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_put(_key uuid, _part boolean, _fresh boolean)
+RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     l legacy.{legacy};
@@ -370,12 +373,16 @@ DECLARE
     parked jsonb;
     limits text;
     echo text := current_setting('terrain.echo', true);
+    echoing text;
     reasons text[];
     details text[];
     noted boolean;
     wrote boolean;
+    otherwise boolean;
+    orphaned boolean;
     waits boolean;
     bounces text;
+    {more_variables}
 BEGIN
     IF pg_trigger_depth() = 0 THEN
         SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
@@ -391,31 +398,40 @@ BEGIN
             DELETE FROM public.legacy_quarantine q
              WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
         END IF;
-        RETURN;
+        RETURN false;
     END IF;
     {judge}
-    PERFORM set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
-    -- Mostly the row is there.  The INSERT would do alone, but it checks every constraint
-    -- before it finds a row in its way.
-    UPDATE public.{new} n SET {updates}
-      FROM (SELECT {synced_values} OFFSET 0) v
-     WHERE n.id = _key AND {same_kind}
-       AND ROW({stored})::record *<> ROW({wanted})::record{waits};
-    wrote := FOUND;
-    IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
-        -- The copy has not come by yet: the part is as new as the row.
-        {part_too}
+    echoing := set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
+    -- Mostly the row is there, or is known not to be.  The INSERT would do alone, but it checks
+    -- every constraint before it finds a row in its way.  And an IF with a table in it, and a
+    -- variable that answers it already, would be planned anew each time: so they are nested.
+    IF NOT _fresh THEN
+        UPDATE public.{new} n SET {updates}
+          FROM (SELECT {synced_values}{once}) v
+         WHERE n.id = _key AND {same_kind}
+           AND ROW({stored})::record *<> ROW({wanted})::record
+        RETURNING ROW({stored})::record *<> ROW({wanted})::record{waits} INTO otherwise{into_waits};
+        wrote := FOUND;
+        IF NOT wrote THEN
+            -- The copy may not have come by yet.
+            _fresh := NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key);
+        END IF;
+    END IF;
+    IF _fresh THEN
+        _part := true;
         INSERT INTO public.{new} AS n ({columns})
         VALUES ({values})
         ON CONFLICT (id) DO UPDATE
            SET {assignments}
-         WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record{waits};
+         WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record
+        RETURNING {watched}{waits} INTO otherwise{into_waits};
         wrote := FOUND;
     END IF;
     {taken}
+    SELECT EXISTS (SELECT FROM public.legacy_quarantine q
+                    WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key), {orphaned}
+      INTO noted, orphaned;
     {parents}
-    noted := EXISTS (SELECT FROM public.legacy_quarantine q
-                      WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key);
     {lines}
     IF noted AND why IS NULL THEN
         parked := rebuilt.release('{legacy}', _key);
@@ -424,7 +440,8 @@ BEGIN
     {queue}
     {flags}
     {watch_triggers}
-    PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+    echoing := set_config('terrain.echo', coalesce(echo, ''), true);
+    RETURN true;
 END $body$;
 
 -- name: judge_whole
@@ -432,22 +449,28 @@ END $body$;
     {hold_whole}
 
 -- name: taken
-    IF NOT wrote AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
-        -- Somebody else has taken the id since it was looked at.
-        why := {held};
-        {hold_whole}
-        RAISE EXCEPTION 'the id is being taken by another row' USING ERRCODE = 'lock_not_available';
+    IF NOT wrote THEN
+        IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
+            -- Somebody else has taken the id since it was looked at.
+            why := {held};
+            {hold_whole}
+            RAISE EXCEPTION 'the id is being taken by another row'
+                USING ERRCODE = 'lock_not_available';
+        END IF;
     END IF;
 
 -- name: parents
-    IF wrote AND ({orphaned}) THEN
-        RAISE EXCEPTION 'what it refers to is late' USING ERRCODE = 'lock_not_available';
+    IF wrote AND orphaned THEN
+        -- While the copies run there is no foreign key yet, and nothing to wait for.
+        IF {refused} THEN
+            RAISE EXCEPTION 'what it refers to is late' USING ERRCODE = 'lock_not_available';
+        END IF;
     END IF;
 
 -- name: to_new
 -- The same, whatever the new tables say to it: a value that is unique and still elsewhere is
 -- taken from there first; a row that they refuse is held.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_new(_key uuid, _part boolean DEFAULT true)
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_new(_key uuid)
 RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
@@ -458,7 +481,7 @@ DECLARE
 BEGIN
     FOR attempt IN 1 .. 2 LOOP
         BEGIN
-            PERFORM rebuilt.{legacy}_put(_key, _part);
+            PERFORM rebuilt.{legacy}_put(_key, NULL, false);
             EXIT;
         EXCEPTION
             WHEN unique_violation THEN
@@ -479,42 +502,21 @@ BEGIN
 END $body$;
 
 -- name: from_old
--- What the old application's triggers call: the same, for a client that is not to notice.
--- It waits for a lock no longer than {lock_timeout} and fails for nothing that is in the way
--- here: then its row is late, and settle carries it over.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_from_old(_key uuid, _part boolean, _former uuid)
+-- The same for the triggers on the legacy table, when it is not that simple: for a client that
+-- is not to notice, whatever is in the way here.  Then its row is late.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_from_old(_key uuid, _former uuid)
 RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp
 SET lock_timeout = '{lock_timeout}' AS $body$
 BEGIN
-    IF current_setting('terrain.late', true) = 'on' THEN
-        PERFORM set_config('lock_timeout', '{short_lock_timeout}', true);
+    IF _former IS NOT NULL THEN
+        PERFORM rebuilt.{legacy}_moved(_former, _key);
     END IF;
-    BEGIN
-        IF _former IS NOT NULL THEN
-            PERFORM rebuilt.{legacy}_moved(_former, _key);
-        END IF;
-        PERFORM rebuilt.{legacy}_put(_key, _part);
-        RETURN;
-    EXCEPTION
-        WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
-            NULL;  -- to_new looks more closely
-        WHEN OTHERS THEN
-            PERFORM rebuilt.late('{legacy}', _former, _key, SQLSTATE || ' ' || SQLERRM)
-              WHERE _former IS NOT NULL;
-            PERFORM rebuilt.late('{legacy}', _key, NULL, SQLSTATE || ' ' || SQLERRM);
-            RETURN;
-    END;
-    BEGIN
-        IF _former IS NOT NULL THEN
-            PERFORM rebuilt.{legacy}_moved(_former, _key);
-        END IF;
-        PERFORM rebuilt.{legacy}_to_new(_key);
-    EXCEPTION WHEN OTHERS THEN
-        PERFORM rebuilt.late('{legacy}', _former, _key, SQLSTATE || ' ' || SQLERRM)
-              WHERE _former IS NOT NULL;
-            PERFORM rebuilt.late('{legacy}', _key, NULL, SQLSTATE || ' ' || SQLERRM);
-    END;
+    PERFORM rebuilt.{legacy}_to_new(_key);
+EXCEPTION WHEN OTHERS THEN
+    PERFORM rebuilt.late('{legacy}', _former, _key, SQLSTATE || ' ' || SQLERRM)
+      WHERE _former IS NOT NULL;
+    PERFORM rebuilt.late('{legacy}', _key, NULL, SQLSTATE || ' ' || SQLERRM);
 END $body$;
 
 -- name: queue_for_settle
@@ -527,7 +529,7 @@ END $body$;
         PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
         PERFORM rebuilt.{legacy}_gone(_key);
         PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
-        RETURN;
+        RETURN false;
     END IF;
 
 -- name: displace
@@ -545,6 +547,7 @@ END $body$;
                 END LOOP;
 
 -- name: flags
+    {price}
     IF noted OR {any_flag} THEN
         SELECT coalesce(array_agg(f.reason), '{}'), coalesce(array_agg(f.detail), '{}')
           INTO reasons, details
@@ -552,10 +555,20 @@ END $body$;
         PERFORM rebuilt.flag('{legacy}', _key, {known}, reasons, details, to_jsonb(l));
     END IF;
 
+-- name: price
+    -- Whether the lines of an order add up to what it says they cost.
+    IF noted OR _part IS NOT FALSE OR {any_flag} THEN
+        _subtotal := {subtotal};
+        SELECT coalesce(sum(i.total_price), 0) INTO _sum
+          FROM public.{part} i WHERE i.{parent} = _key;
+        price := CASE WHEN _subtotal IS NULL THEN 'subtotal_missing'
+                      WHEN _sum <> _subtotal THEN 'prices_disagree' END;
+    END IF;
+
 -- name: watch_triggers
-    -- A BEFORE trigger of somebody else's on the new table may have stored something else
-    -- than it was given; then the legacy row follows, a few times at most.
-    IF wrote AND ({watched}) THEN
+    -- A BEFORE trigger of somebody else's on the new table has stored something else than it
+    -- was given, or may have: then the legacy row follows, a few times at most.
+    IF otherwise THEN
         bounces := coalesce(current_setting('terrain.bounces', true), '');
         IF length(bounces) > 4 THEN
             PERFORM rebuilt.hold('{legacy}', _key, 'triggers_disagree',
@@ -569,9 +582,11 @@ END $body$;
     END IF;
 
 -- name: lines
--- The part is written only if the array says something else than the rows do.
-    IF _part OR noted THEN
-        why := {held};
+    IF noted OR _part IS NOT FALSE THEN
+        _subtotal := {subtotal};
+        IF {may_be_held} THEN
+            why := {held};
+        END IF;
         IF why IS NOT NULL THEN
             PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
             DELETE FROM public.{part} i WHERE i.{parent} = _key;
@@ -580,10 +595,20 @@ END $body$;
                 parked := rebuilt.release('{legacy}', _key);
                 {unpark_lines}
             END IF;
-            IF (SELECT r.{part_column} FROM rebuilt.{legacy} r WHERE r.id = _key)::text
-               IS DISTINCT FROM l.{part_column}::text THEN
-                {write_lines}
-                wrote := true;
+            differs := _part;
+            IF _part IS NOT TRUE THEN
+                differs := (SELECT r.{part_column} FROM rebuilt.{legacy} r WHERE r.id = _key)::text
+                           IS DISTINCT FROM l.{part_column}::text;
+            END IF;
+            IF differs THEN
+                IF EXISTS (SELECT FROM public.{part} i WHERE i.{parent} = _key) THEN
+                    {write_lines}
+                ELSE
+                    {first_lines}
+                END IF;
+                IF NOT _fresh AND otherwise IS NOT TRUE THEN
+                    otherwise := {watched};
+                END IF;
             END IF;
         END IF;
     END IF;
@@ -691,7 +716,7 @@ END $body$;
 -- name: note_use
 -- A client has written to a legacy table: once a minute for each session.
 CREATE OR REPLACE FUNCTION rebuilt.note_use(_table text) RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = legacy, public, pg_temp SET lock_timeout = '0' AS $body$
 BEGIN
     INSERT INTO rebuilt.used (legacy_table, role, application, at)
     VALUES (_table, session_user, current_setting('application_name'), now());
@@ -709,15 +734,47 @@ END $body$;
     END IF;
 
 -- name: on_legacy
+-- What the old application's writes call.  It waits for a lock no longer than {lock_timeout} and
+-- fails for nothing that is in the way here: then the row is late, and settle carries it over.
+--
 -- Every session keeps a plan for each expression here, for each of the three triggers that
 -- call this, as long as it lives: so there are few (docs/decisions/0007-short-locks.md).
 -- NEW is null in a deletion, and what an AFTER trigger returns is not looked at.
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = legacy, public, pg_temp
+SET lock_timeout = '{lock_timeout}' AS $body$
+DECLARE
+    _key uuid := coalesce(NEW.id, OLD.id);
+    _former uuid;
+    done boolean;
 BEGIN
+    -- Mostly there is no guard at all, and then its name need not be put together.
+    IF current_setting('terrain.echo', true) <> '' THEN
+        IF {carried_over} THEN
+            RETURN NEW;
+        END IF;
+    END IF;
     {notes_use}
-    PERFORM rebuilt.{legacy}_from_old(coalesce(NEW.id, OLD.id), {part_changed},
-        CASE WHEN TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN OLD.id END);
+    BEGIN
+        IF {unchanged} THEN
+            RETURN NEW;
+        END IF;
+        IF current_setting('terrain.late', true) = 'on' THEN
+            PERFORM set_config('lock_timeout', '{short_lock_timeout}', true);
+        END IF;
+        IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+            _former := OLD.id;
+            PERFORM rebuilt.{legacy}_moved(_former, _key);
+        END IF;
+        done := rebuilt.{legacy}_put(_key, {part_changed}, TG_OP = 'INSERT');
+    EXCEPTION
+        WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+            PERFORM rebuilt.{legacy}_from_old(_key, _former);
+        WHEN OTHERS THEN
+            PERFORM rebuilt.late('{legacy}', _former, _key, SQLSTATE || ' ' || SQLERRM)
+              WHERE _former IS NOT NULL;
+            PERFORM rebuilt.late('{legacy}', _key, NULL, SQLSTATE || ' ' || SQLERRM);
+    END;
     {notify_settle}
     RETURN NEW;
 END $body$;
@@ -735,7 +792,7 @@ DECLARE
 BEGIN
     {notes_use}
     FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
-        PERFORM rebuilt.{legacy}_from_old(_key, true, NULL);
+        PERFORM rebuilt.{legacy}_from_old(_key, NULL);
     END LOOP;
     DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
     RETURN NULL;
@@ -745,6 +802,13 @@ END $body$;
 CREATE OR REPLACE FUNCTION rebuilt.on_new_{new}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
+    -- Apart, because each expression is set up anew in every transaction.
+    IF {carried_over} THEN
+        RETURN NEW;
+    END IF;
+    IF {unchanged} THEN
+        RETURN NEW;
+    END IF;
     IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
         RAISE EXCEPTION 'The id of public.{new} % cannot be changed while the old application uses it', OLD.id
             USING ERRCODE = 'TB002', HINT = 'Wait until cleanup_legacy.';
@@ -766,6 +830,12 @@ END $body$;
 CREATE OR REPLACE FUNCTION rebuilt.on_new_{part}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
+    IF {carried_over} THEN
+        RETURN NULL;
+    END IF;
+    IF {unchanged} THEN
+        RETURN NULL;
+    END IF;
     IF TG_OP <> 'INSERT' THEN
         PERFORM rebuilt.{legacy}_to_legacy(OLD.{parent}, true);
     END IF;
@@ -827,6 +897,18 @@ BEGIN
     RETURN NULL;
 END $body$;
 
+-- name: first_lines
+-- There are none yet, so there is nothing to keep: a quarter of the work.
+WITH line AS (
+    SELECT _key AS order_id, e.position, e.item, _subtotal AS subtotal,
+           NULL::text AS kept_source, NULL::numeric AS kept_unit, NULL::numeric AS kept_total,
+           NULL::uuid AS kept_model, NULL::uuid AS kept_artist, NULL::text AS kept_name
+      FROM jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)
+), {pricing}
+INSERT INTO public.order_items (id, order_id, position, {line_columns})
+SELECT {line_id}, _key, e.position, {line_values}
+  FROM priced e;
+
 -- name: write_lines
 -- The k-th line is the k-th element, and keeps its id and position.  What was derived once
 -- (price, model, artist) goes with asset, quantity and own price to wherever they stand now.
@@ -844,7 +926,7 @@ WITH have AS (
                    {own_price} AS own
               FROM jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)) e
 ), line AS (
-    SELECT _key AS order_id, w.position, w.item, {subtotal} AS subtotal,
+    SELECT _key AS order_id, w.position, w.item, _subtotal AS subtotal,
            k.price_source AS kept_source, k.unit_price AS kept_unit,
            k.total_price AS kept_total, k.model_id AS kept_model, k.artist_id AS kept_artist,
            k.model_name AS kept_name
@@ -860,13 +942,18 @@ WITH have AS (
      WHERE i.id = h.id AND ROW({line_stored})::record *<> ROW({line_final})::record
 )
 INSERT INTO public.order_items AS i (id, order_id, position, {line_columns})
-SELECT CASE WHEN EXISTS (SELECT FROM public.order_items x
-                          WHERE x.id = md5(_key || ':' || f.position)::uuid)
-            THEN gen_random_uuid() ELSE md5(_key || ':' || f.position)::uuid END,
-       _key, f.position, {line_final}
+SELECT {line_id}, _key, f.position, {line_final}
   FROM (SELECT x.*, (x.rank + (SELECT coalesce(max(h.position), 0) - count(*) FROM have h)
                     )::integer AS position FROM final x) f
  WHERE f.rank > (SELECT count(*) FROM have);
+
+-- name: line_id
+-- Derived from order and position, as the copy does it, unless a line has it that was moved.
+-- A subquery and not EXISTS, which the planner, expecting a hundred lines, would answer from a
+-- hash table of all lines there are.
+coalesce((SELECT gen_random_uuid() FROM public.order_items x
+           WHERE x.id = md5(_key || ':' || {row}.position)::uuid),
+         md5(_key || ':' || {row}.position)::uuid)
 
 -- name: pricing
 -- What each line costs: the CTEs known, summed, weighed and priced, after one named line
@@ -886,7 +973,7 @@ known AS (
               FROM line e
             -- Read each line's JSON once, not again for each use of what was read.
             OFFSET 0) k
-      LEFT JOIN {models} m ON m.id = CASE WHEN {is_uuid} THEN k.asset_ref::uuid END
+      {find_model}
 ), summed AS (
     SELECT k.*,
            coalesce(sum(CASE WHEN k.kept_source IS NULL THEN k.own * k.quantity
@@ -895,7 +982,7 @@ known AS (
            count(*) FILTER (WHERE k.kept_source IS NOT NULL) OVER w AS kept_lines,
            sum(k.catalogue * k.quantity) FILTER (WHERE k.is_open) OVER w AS open_value
       FROM known k
-    WINDOW w AS (PARTITION BY k.order_id)
+    WINDOW w AS ({of_an_order})
 ), weighed AS (
     SELECT s.*,
            CASE WHEN s.unknown_lines = 0 AND s.open_value > 0
@@ -906,14 +993,7 @@ known AS (
            AND NOT (s.kept_lines > 0 AND s.standing = s.subtotal) AS is_share
       FROM summed s
 ), running AS (
-    -- Most lines have no share, and need not be sorted for one.
-    SELECT g.*, NULL::numeric AS upto, NULL::numeric AS whole
-      FROM weighed g WHERE g.is_share IS NOT TRUE
-    UNION ALL
-    SELECT g.*,
-           sum(g.weight) OVER (PARTITION BY g.order_id ORDER BY g.position),
-           sum(g.weight) OVER (PARTITION BY g.order_id)
-      FROM weighed g WHERE g.is_share
+    {running}
 ), shared AS (
     SELECT r.*,
            CASE WHEN r.is_share
@@ -942,8 +1022,29 @@ known AS (
       FROM shared r
 )
 
--- name: price_flag
--- Whether the lines of an order add up to what it says they cost.
-(SELECT CASE WHEN {subtotal} IS NULL THEN 'subtotal_missing'
-             WHEN coalesce(sum(i.total_price), 0) <> {subtotal} THEN 'prices_disagree' END
-   FROM public.order_items i WHERE i.order_id = l.id)
+-- name: model_of_many
+-- For many lines at once, as the planner likes.
+LEFT JOIN {models} m ON m.id = CASE WHEN {is_uuid} THEN k.asset_ref::uuid END
+
+-- name: model_of_one
+-- For the few lines of an order: by index, where the planner, which expects a hundred of them,
+-- would rather read all models of a shop that has not many.
+LEFT JOIN LATERAL (SELECT x.* FROM {models} x
+                    WHERE x.id = CASE WHEN {is_uuid} THEN k.asset_ref::uuid END
+                    LIMIT 1) m ON true
+
+-- name: running_of_many
+-- Most lines have no share, and need not be sorted for one.
+SELECT g.*, NULL::numeric AS upto, NULL::numeric AS whole
+  FROM weighed g WHERE g.is_share IS NOT TRUE
+UNION ALL
+SELECT g.*,
+       sum(g.weight) OVER (PARTITION BY g.order_id ORDER BY g.position),
+       sum(g.weight) OVER (PARTITION BY g.order_id)
+  FROM weighed g WHERE g.is_share
+
+-- name: running_of_one
+SELECT g.*,
+       sum(g.weight) FILTER (WHERE g.is_share) OVER (ORDER BY g.position) AS upto,
+       sum(g.weight) FILTER (WHERE g.is_share) OVER () AS whole
+  FROM weighed g

@@ -8,15 +8,25 @@ from terrain.legacy.sql.text import Types, cast, templates
 from terrain.sqlfiles import render
 
 
-def pricing(models: str) -> str:
-    """The CTEs that price the lines of ``line``; ``models`` is where catalogue prices are."""
+def pricing(models: str, *, of_one: bool = False) -> str:
+    """The CTEs that price the lines of ``line``; ``models`` is where catalogue prices are.
+
+    ``of_one`` if these are the lines of one order: then there is less to sort and to join.
+    """
+    source = templates("functions.sql")
+    suffix = "one" if of_one else "many"
     return render(
-        templates("functions.sql")["pricing"].strip(),
-        models=models,
+        source["pricing"].strip(),
         quantity=mapping.whole_number("e.item -> 'quantity'"),
         own_price=mapping.own_price("e.item"),
         asset_ref=mapping.plain_text("(e.item -> 'asset_id')"),
-        is_uuid=mapping.is_uuid("k.asset_ref"),
+        find_model=render(
+            source[f"model_of_{suffix}"],
+            models=models,
+            is_uuid=mapping.is_uuid("k.asset_ref"),
+        ),
+        of_an_order="" if of_one else "PARTITION BY k.order_id",
+        running=source[f"running_of_{suffix}"],
     )
 
 

@@ -16,6 +16,13 @@ from terrain.legacy.sql.relations import (
 from terrain.legacy.sql.rules import held
 from terrain.legacy.sql.text import Types, ident, joined, literal, plain, templates
 from terrain.legacy.sql.to_new import put, to_new
+from terrain.legacy.sql.triggers import (
+    carried_over,
+    columns_on_legacy,
+    columns_on_new,
+    columns_on_part,
+    unchanged,
+)
 from terrain.legacy.sql.views import rebuilt_view
 from terrain.sqlfiles import render
 
@@ -35,8 +42,8 @@ DEEPEST = 24
 #: are queued where they are written, while they have none.
 SETTLED_BY: Mapping[str, tuple[str, ...]] = {"artists": ("email",)}
 
-#: What the lines of an order, and the judgement of them, are made from.
-_OF_THE_PART = ("items", "pricing")
+#: What the lines of an order are judged by, besides what they are made from.
+_JUDGED_BY = ("id", "pricing")
 
 
 def common_functions() -> list[str]:
@@ -98,11 +105,16 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
         render(
             source["from_old"],
             lock_timeout=OLD_SIDE_LOCK_TIMEOUT,
-            short_lock_timeout=OLD_SIDE_LOCK_TIMEOUT_AGAIN,
             **names,
         ),
         render(
             source["on_legacy"],
+            lock_timeout=OLD_SIDE_LOCK_TIMEOUT,
+            short_lock_timeout=OLD_SIDE_LOCK_TIMEOUT_AGAIN,
+            carried_over=carried_over(
+                f"legacy.{lens.legacy}", "coalesce(NEW.id, OLD.id)"
+            ),
+            unchanged=unchanged(columns_on_legacy(lens)),
             part_changed=_part_changed(lens),
             notify_settle=_notify_settle(lens, names),
             notes_use=notes_use,
@@ -116,6 +128,10 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
                 source["on_new_part"],
                 part=lens.part.table,
                 parent=lens.part.parent,
+                carried_over=carried_over(
+                    lens.new, f"coalesce(NEW.{lens.part.parent}, OLD.{lens.part.parent})"
+                ),
+                unchanged=unchanged(columns_on_part(lens.part)),
                 **names,
             )
         )
@@ -149,6 +165,7 @@ def _nothing_left(lens: Lens) -> str:
 def on_new_function(new: str, lenses: Iterable[Lens]) -> str:
     """The trigger function of a new table, for all legacy tables it holds rows of."""
     source = templates("functions.sql")
+    lenses = tuple(lenses)
     carried = [
         render(
             source["carry_over"],
@@ -159,7 +176,13 @@ def on_new_function(new: str, lenses: Iterable[Lens]) -> str:
         )
         for lens in lenses
     ]
-    return render(source["on_new"], new=plain(new), carry_over="".join(carried))
+    return render(
+        source["on_new"],
+        new=plain(new),
+        carried_over=carried_over(new, "coalesce(NEW.id, OLD.id)"),
+        unchanged=unchanged(columns_on_new(lenses)),
+        carry_over="".join(carried),
+    )
 
 
 def _in_trigger(condition: str, row: str) -> str:
@@ -224,12 +247,16 @@ def _to_legacy(lens: Lens, order: tuple[str, ...], names: Mapping[str, str]) -> 
 
 
 def _part_changed(lens: Lens) -> str:
+    """Whether what the part is made from has changed, and NULL if only what it is judged by."""
     if lens.part is None:
-        return "true"
-    old, new = (
-        joined(f"{row}.{name}" for name in _OF_THE_PART) for row in ("OLD", "NEW")
+        return "false"
+    column = lens.part.column
+    old, new = (joined(f"{row}.{name}" for name in _JUDGED_BY) for row in ("OLD", "NEW"))
+    return (
+        f"CASE WHEN TG_OP <> 'UPDATE' THEN true"
+        f" WHEN ROW(OLD.{column})::record *<> ROW(NEW.{column})::record THEN true"
+        f" WHEN ROW({old})::record *<> ROW({new})::record THEN NULL ELSE false END"
     )
-    return f"TG_OP <> 'UPDATE' OR OLD.id <> NEW.id OR ROW({old})::record *<> ROW({new})::record"
 
 
 def _notify_settle(lens: Lens, names: Mapping[str, str]) -> str:

@@ -58,6 +58,10 @@ def joined_whens(pairs: Iterable[tuple[str, str]]) -> str:
     return "".join(f" WHEN {condition} THEN {result}" for condition, result in pairs)
 
 
+def joined_by_or(conditions: Iterable[str]) -> str:
+    return " OR ".join(f"({condition})" for condition in conditions) or "false"
+
+
 def texts(values: Iterable[str]) -> str:
     """A text array."""
     return f"ARRAY[{joined(map(literal, values))}]::text[]"

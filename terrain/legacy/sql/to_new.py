@@ -10,7 +10,15 @@ from terrain.legacy.sql.columns import new_only, synced, written
 from terrain.legacy.sql.lines import line_values, pricing, subtotal
 from terrain.legacy.sql.owners import other_address, waits
 from terrain.legacy.sql.relations import CHILDREN, PARENTS
-from terrain.legacy.sql.rules import detail, flag_rows, held, known_flags, price_rules
+from terrain.legacy.sql.rules import (
+    any_flag,
+    detail,
+    flag_rows,
+    held,
+    known_flags,
+    may_be_held,
+    price_rules,
+)
 from terrain.legacy.sql.text import Types, ident, joined, literal, templates, texts
 from terrain.sqlfiles import render
 
@@ -48,7 +56,12 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         updates=joined(updates),
         synced_values=joined(f"{values[name]} AS {name}" for name in columns),
         wanted=joined(f"v.{name}" for name in columns),
-        waits=f" RETURNING {waits(lens)} INTO waits" if lens.owner else "",
+        # What has to be worked out, once; columns as they are, wherever they are asked for.
+        once=" OFFSET 0" if any("CASE" in values[name] for name in columns) else "",
+        waits=f", {waits(lens)}" if lens.owner else "",
+        into_waits=", waits" if lens.owner else "",
+        watched=_watched(lens),
+        orphaned=_orphaned(lens),
         queue=render(source["queue_for_settle"], **names) if lens.owner else "",
         columns=joined(map(ident, values)),
         values=joined(values.values()),
@@ -59,13 +72,17 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         or "true",
         stored=joined(f"n.{name}" for name in columns),
         excluded=joined(f"excluded.{name}" for name in columns),
-        part_too="_part := true;" if lens.part else "",
         taken=_if_held_whole("taken", lens, names) if lens.constants else "",
         parents=_parents(lens),
         lines=_lines(lens, types, names),
         unpark=_unpark(lens, types),
         flags=_flags(lens, names),
-        watch_triggers=_watch_triggers(lens, names),
+        watch_triggers=render(source["watch_triggers"], **names),
+        more_variables=(
+            "_subtotal numeric;\n    _sum numeric;\n    price text;\n    differs boolean;"
+            if lens.part
+            else ""
+        ),
         **names,
     )
 
@@ -82,28 +99,36 @@ def _if_held_whole(template: str, lens: Lens, names: Mapping[str, str]) -> str:
     )
 
 
+def _orphaned(lens: Lens, *, refused: bool = False) -> str:
+    """Whether something that the legacy row refers to has no new row; which may be refused."""
+    foreign_key = " AND rebuilt.has_foreign_key('public.{}', 'public.{}')"
+    return (
+        " OR ".join(
+            f"NOT EXISTS (SELECT FROM public.{parent} p WHERE p.id = l.{column})"
+            + (foreign_key.format(lens.new, parent) if refused else "")
+            for column, parent in PARENTS.get(lens.legacy, ())
+        )
+        or "false"
+    )
+
+
 def _parents(lens: Lens) -> str:
     """A foreign key that the commit looks at must not be what the commit fails of."""
-    orphaned = [
-        f"NOT EXISTS (SELECT FROM public.{parent} p WHERE p.id = l.{column})"
-        f" AND rebuilt.has_foreign_key('public.{lens.new}', 'public.{parent}')"
-        for column, parent in PARENTS.get(lens.legacy, ())
-    ]
-    if not orphaned:
+    if lens.legacy not in PARENTS:
         return ""
-    return render(templates("functions.sql")["parents"], orphaned=" OR ".join(orphaned))
-
-
-def _watch_triggers(lens: Lens, names: Mapping[str, str]) -> str:
-    tables = [lens.new, *([lens.part.table] if lens.part else [])]
     return render(
-        templates("functions.sql")["watch_triggers"],
-        watched=" OR ".join(
-            f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = {literal(f'public.{table}')}"
-            "::regclass AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
-            for table in tables
-        ),
-        **names,
+        templates("functions.sql")["parents"],
+        refused=_orphaned(lens, refused=True),
+    )
+
+
+def _watched(lens: Lens) -> str:
+    """Whether a BEFORE trigger may store something else in the new tables than it is given."""
+    tables = [lens.new, *([lens.part.table] if lens.part else [])]
+    relations = joined(literal(f"public.{table}") + "::regclass" for table in tables)
+    return (
+        f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid IN ({relations})"
+        " AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
     )
 
 
@@ -218,23 +243,22 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         f" parked -> {literal(part.table)}) r"
         " ON CONFLICT DO NOTHING;"
     )
-    write = render(
-        source["write_lines"],
-        line_price="CASE WHEN i.price_source = 'own' THEN i.unit_price END",
-        asset_ref=mapping.plain_text("(e.item -> 'asset_id')"),
-        quantity=mapping.whole_number("e.item -> 'quantity'"),
-        own_price=mapping.own_price("e.item"),
-        subtotal=subtotal("l"),
-        pricing=pricing("public.models"),
-        line_values=joined(f"{sql} AS {name}" for name, sql in values.items()),
-        line_columns=joined(values),
-        line_assignments=joined(f"{name} = f.{name}" for name in values),
-        line_stored=joined(f"i.{name}" for name in values),
-        line_final=joined(f"f.{name}" for name in values),
-    )
+    parts = {
+        "pricing": pricing("public.models", of_one=True),
+        "line_values": joined(f"{sql} AS {name}" for name, sql in values.items()),
+        "line_columns": joined(values),
+        "line_price": "CASE WHEN i.price_source = 'own' THEN i.unit_price END",
+        "asset_ref": mapping.plain_text("(e.item -> 'asset_id')"),
+        "quantity": mapping.whole_number("e.item -> 'quantity'"),
+        "own_price": mapping.own_price("e.item"),
+        "line_assignments": joined(f"{name} = f.{name}" for name in values),
+        "line_stored": joined(f"i.{name}" for name in values),
+        "line_final": joined(f"f.{name}" for name in values),
+    }
     return render(
         source["lines"],
         held=held(lens),
+        may_be_held=may_be_held(lens),
         held_detail=detail(lens, lens.held, "why"),
         park=f"(SELECT jsonb_build_object({literal(part.table)}, jsonb_agg(to_jsonb(i)))"
         f" FROM public.{part.table} i WHERE i.{part.parent} = _key HAVING count(*) > 0)",
@@ -242,29 +266,44 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         parent=part.parent,
         part_column=part.column,
         unpark_lines=unpark,
-        write_lines=write,
+        write_lines=render(
+            source["write_lines"], line_id=render(source["line_id"], row="f"), **parts
+        ),
+        first_lines=render(
+            source["first_lines"], line_id=render(source["line_id"], row="e"), **parts
+        ),
+        subtotal=subtotal("l"),
+        watched=_watched(lens),
         **names,
     )
 
 
 def _flags(lens: Lens, names: Mapping[str, str]) -> str:
+    source = templates("functions.sql")
     rows = flag_rows(lens)
-    conditions = [f"({rule.when})" for rule in lens.flagged]
+    condition = any_flag(lens)
+    price = ""
     if lens.part is not None:
-        price = templates("functions.sql")["price_flag"]
-        price = render(price[price.index("(SELECT") :].strip(), subtotal=subtotal("l"))
-        conditions.append(f"_part AND {price} IS NOT NULL")
+        price = render(
+            source["price"],
+            any_flag=condition,
+            subtotal=subtotal("l"),
+            part=lens.part.table,
+            parent=lens.part.parent,
+        )
+        condition += " OR price IS NOT NULL"
         rows += [
             (
-                f"CASE WHEN why IS NULL AND {price} = {literal(rule.code)}"
+                f"CASE WHEN why IS NULL AND price = {literal(rule.code)}"
                 f" THEN {literal(rule.code)} END",
                 detail(lens, [rule], literal(rule.code)),
             )
             for rule in price_rules()
         ]
     return render(
-        templates("functions.sql")["flags"],
-        any_flag=" OR ".join(conditions),
+        source["flags"],
+        price=price,
+        any_flag=condition,
         flag_rows=joined(f"({code}, {sentence})" for code, sentence in rows),
         known=texts(known_flags(lens)),
         **names,
