@@ -89,7 +89,9 @@ def _pricing(keys: Keys, number: int) -> str:
     """What they cost together."""
     first, second = (Decimal(_of(keys.prices, number + k)) for k in (0, 1))
     subtotal = 2 * first + second
-    return f'{{"model_subtotal": {subtotal}, "shipping": 3.99, "total": {subtotal + 4}}}'
+    return (
+        f'{{"model_subtotal": {subtotal}, "shipping": 3.99, "total": {subtotal + 4}}}'
+    )
 
 
 WRITES = (

@@ -9,12 +9,14 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import connection
+from psycopg import errors
 
 from catalogue.models import Model, Table
 from orders.models import Order, OrderItem
 from terrain.exceptions import Refused
 from terrain.legacy import settling, sql
 from terrain.legacy.mapping import BY_NEW, LENSES
+from terrain.legacy.schema import Lens
 from terrain.models import User
 from tests.both import Both
 from tests.legacy import artist, example, ids, insert, key, named, order, table
@@ -259,6 +261,7 @@ def test_triggers_fire_always_row_by_row_and_for_truncate(both: Both) -> None:
     found = both.has(
         "SELECT tgrelid::regclass::text, tgname, tgenabled, tgtype & 1 = 1 FROM pg_trigger"
         " WHERE tgname LIKE 'zz_terrain_sync%' AND NOT tgisinternal"
+        "   AND tgname <> 'zz_terrain_sync_columns'"
     )
     assert {enabled for _, _, enabled, _ in found} == {"A"}
     by_row = {name for table, name, _, row in found if row}
@@ -277,6 +280,40 @@ def test_triggers_fire_always_row_by_row_and_for_truncate(both: Both) -> None:
     assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [
         ("Replica",)
     ]
+
+
+@pytest.mark.parametrize("lens", LENSES, ids=lambda lens: lens.legacy)
+def test_no_column_that_is_carried_over_can_be_dropped(both: Both, lens: Lens) -> None:
+    for column in lens.mapped:
+        with pytest.raises(errors.DependentObjectsStillExist) as error:
+            both.database.execute(
+                f"ALTER TABLE legacy.{lens.legacy} DROP COLUMN {column.name}"
+            )
+        assert "trigger zz_terrain_sync_columns on table " in (
+            error.value.diag.message_detail or ""
+        )
+
+
+def test_nor_can_its_type_be_changed(both: Both) -> None:
+    with pytest.raises(errors.FeatureNotSupported, match="in a trigger definition"):
+        both.database.execute("ALTER TABLE legacy.assets ALTER view_count TYPE bigint")
+
+
+def test_a_column_dropped_all_the_same_is_no_matter_to_the_old_application(
+    both: Both,
+) -> None:
+    """Its statement succeeds, and the row is late until the column is back."""
+    both.database.execute("ALTER TABLE legacy.artists DROP COLUMN bio CASCADE")
+    both.does("UPDATE artists SET name = 'Without' WHERE id = '#ann'")
+    assert both.sees("SELECT name FROM artists WHERE id = '#ann'") == [("Without",)]
+    late = "SELECT legacy_table, key FROM rebuilt.queue WHERE late"
+    assert both.has(late) == [("artists", "#ann")]
+    both.database.execute("ALTER TABLE legacy.artists ADD COLUMN bio text")
+    settling.settle_queue(connection)
+    assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [
+        ("Without",)
+    ]
+    assert both.has(late) == []
 
 
 def test_a_temporary_table_of_the_same_name_fools_nobody(both: Both) -> None:

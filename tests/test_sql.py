@@ -190,10 +190,13 @@ def test_a_trigger_for_each_event_fires_always() -> None:
         ):
             created = [each for each in made if each.startswith("CREATE OR REPLACE")]
             always = [each for each in made if " ENABLE ALWAYS TRIGGER " in each]
-            assert len(created) == len(always) == len(sql.trigger_events(table))
+            never = [each for each in made if " DISABLE TRIGGER " in each]
+            assert len(always) == len(sql.trigger_events(table))
+            assert len(created) == len(always) + len(never)
+            assert len(never) == table.startswith("legacy.")
             assert sum("FOR EACH ROW" in each for each in created) == len(sql.EVENTS)
         dropped = sql.drop_triggers(sql.ident("legacy", lens.legacy))
-        assert len(dropped) == len(sql.EVENTS) + 1 + len(sql.YIELDING)
+        assert len(dropped) == len(sql.EVENTS) + 1 + len(sql.YIELDING) + 1
 
 
 def test_every_deletion_waits_for_every_worker() -> None:

@@ -129,7 +129,8 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
                 part=lens.part.table,
                 parent=lens.part.parent,
                 carried_over=carried_over(
-                    lens.new, f"coalesce(NEW.{lens.part.parent}, OLD.{lens.part.parent})"
+                    lens.new,
+                    f"coalesce(NEW.{lens.part.parent}, OLD.{lens.part.parent})",
                 ),
                 unchanged=unchanged(columns_on_part(lens.part)),
                 **names,
@@ -251,7 +252,9 @@ def _part_changed(lens: Lens) -> str:
     if lens.part is None:
         return "false"
     column = lens.part.column
-    old, new = (joined(f"{row}.{name}" for name in _JUDGED_BY) for row in ("OLD", "NEW"))
+    old, new = (
+        joined(f"{row}.{name}" for name in _JUDGED_BY) for row in ("OLD", "NEW")
+    )
     return (
         f"CASE WHEN TG_OP <> 'UPDATE' THEN true"
         f" WHEN ROW(OLD.{column})::record *<> ROW(NEW.{column})::record THEN true"

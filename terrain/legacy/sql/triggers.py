@@ -16,17 +16,36 @@ EVENTS = ("insert", "update", "delete")
 
 YIELDING = ("begin", "end")
 
+#: The trigger that never fires.
+GUARDING = "columns"
+
 #: Derived columns whose change is the legacy table's business, or the quarantine's.
 _PRICES = ("unit_price", "total_price", "price_source")
 
 
 def triggers_on_legacy(lens: Lens) -> list[str]:
     """ENABLE ALWAYS, so that not even a replication role writes past them."""
-    return _triggers(
-        ident("legacy", lens.legacy),
-        function=f"rebuilt.on_legacy_{lens.legacy}",
-        truncate=f"rebuilt.on_legacy_{lens.legacy}_truncate",
-    )
+    table = ident("legacy", lens.legacy)
+    return [
+        *_triggers(
+            table,
+            function=f"rebuilt.on_legacy_{lens.legacy}",
+            truncate=f"rebuilt.on_legacy_{lens.legacy}_truncate",
+        ),
+        *_guarding(table, columns_on_legacy(lens)),
+    ]
+
+
+def _guarding(table: str, columns: Iterable[str]) -> list[str]:
+    """Because of it the server refuses to drop columns that the functions read, or to change
+    their types.  It is not told which these are by anything else, and the old application
+    would go on, row by row late."""
+    name = ident(f"{TRIGGER_PREFIX}_{GUARDING}")
+    return [
+        f"CREATE OR REPLACE TRIGGER {name} BEFORE UPDATE OF {joined(columns)} ON {table}"
+        " FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION rebuilt.on_new_end()",
+        f"ALTER TABLE {table} DISABLE TRIGGER {name}",
+    ]
 
 
 def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
@@ -128,7 +147,7 @@ def _enabled(table: str, event: str, definition: str) -> list[str]:
 
 
 def trigger_events(table: str) -> tuple[str, ...]:
-    """What the names of the triggers of a qualified table end in."""
+    """What the names of the triggers of a qualified table end in, of those that fire."""
     events = (*EVENTS, "truncate")
     return events if table.startswith("legacy.") else (*events, *YIELDING)
 
@@ -137,7 +156,7 @@ def drop_triggers(table: str) -> list[str]:
     """``table`` is a quoted, qualified name."""
     return [
         f"DROP TRIGGER IF EXISTS {ident(f'{TRIGGER_PREFIX}_{event}')} ON {table}"
-        for event in (*EVENTS, "truncate", *YIELDING)
+        for event in (*EVENTS, "truncate", *YIELDING, GUARDING)
     ]
 
 
