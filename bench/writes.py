@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -24,8 +24,10 @@ from bench import clients, report, shop
 
 Connection = psycopg.Connection[Any]
 
-#: Statements asked of one database before it is the other's turn, and turns of each.
-AT_ONCE, TURNS = 20, 15
+#: Statements asked of one database before it is the other's turn, turns of each, and pairs of
+#: connections that have so many: one server process is woken more quickly than the next, by
+#: the processor it happens to be on, as long as it lives.
+AT_ONCE, TURNS, PAIRS = 20, 5, 5
 #: What a write may cost, in times of what it costs in an untouched shop.
 WANTED = 2.0
 
@@ -94,6 +96,15 @@ def _pricing(keys: Keys, number: int) -> str:
     )
 
 
+def _layout(keys: Keys, number: int) -> str:
+    """Eight pieces on a table, the same ones each time it is saved, somewhere else."""
+    pieces = [
+        {"asset_id": _of(keys.assets, piece), "x": number % 97, "y": piece, "z": 0}
+        for piece in range(8)
+    ]
+    return json.dumps({"models": pieces})
+
+
 WRITES = (
     Kind(
         "count a view",
@@ -118,13 +129,13 @@ WRITES = (
     Kind(
         "save a table",
         "INSERT INTO user_tables (user_email, name, table_config, layout_data, share_token)"
-        " VALUES (%s, 'T', '{\"width\": 900, \"depth\": 600}', '{\"models\": []}', %s)",
-        lambda keys, n: (_of(keys.emails, n), f"w{n}"),
+        " VALUES (%s, 'T', '{\"width\": 900, \"depth\": 600}', %s, %s)",
+        lambda keys, n: (_of(keys.emails, n), _layout(keys, n), f"w{n}"),
     ),
     Kind(
         "save it again",
         "UPDATE user_tables SET layout_data = %s, updated_at = now() WHERE id = %s",
-        lambda keys, n: (f'{{"models": [{n}]}}', _of(keys.tables, n)),
+        lambda keys, n: (_layout(keys, n), _of(keys.tables, n)),
     ),
     Kind(
         "delete it",
@@ -188,7 +199,7 @@ KINDS = (*WRITES, *UNMAPPED, *READS)
 
 @dataclass(frozen=True)
 class Cost:
-    """Milliseconds of a statement, the median of all; ``times`` is the ratio."""
+    """Milliseconds of a statement, the mean of the pairs' medians; ``times`` is the ratio."""
 
     name: str
     untouched: float
@@ -217,28 +228,54 @@ def _two(scale: float) -> Iterator[tuple[str, str]]:
         yield untouched, moved
 
 
-def costs(scale: float, on_disk: bool, turns: int = TURNS) -> list[Cost]:
+def costs(scale: float, on_disk: bool, turns: int, pairs: int) -> list[Cost]:
     """What each kind costs in both; ``on_disk`` if each commit is waited for."""
-    with _two(scale) as databases, ExitStack() as stack:
-        setting = "on" if on_disk else "off"
-        both = [
-            stack.enter_context(
-                psycopg.connect(
-                    shop.CLUSTER.dsn(name, clients.ROLE),
-                    autocommit=True,
-                    options=f"-c synchronous_commit={setting}",
-                )
-            )
-            for name in databases
-        ]
-        keys = Keys.of(both[0])
-        return [_cost(kind, both, keys, turns) for kind in KINDS]
+    with _two(scale) as databases:
+        with _connected(databases, on_disk) as both:
+            keys = Keys.of(both[0])
+        taken: dict[str, list[tuple[float, float]]] = {}
+        for pair in range(pairs):
+            with _connected(databases, on_disk) as both:
+                for kind in KINDS:
+                    print(kind.name, file=sys.stderr)
+                    taken.setdefault(kind.name, []).append(
+                        _asked(
+                            kind, both, keys, range(pair * turns, (pair + 1) * turns)
+                        )
+                    )
+    return [
+        Cost(
+            kind.name,
+            *map(statistics.mean, zip(*taken[kind.name], strict=True)),
+            kind.wanted,
+        )
+        for kind in KINDS
+    ]
 
 
-def _cost(kind: Kind, both: list[Connection], keys: Keys, turns: int) -> Cost:
-    print(kind.name, file=sys.stderr)
+@contextmanager
+def _connected(
+    databases: tuple[str, str], on_disk: bool
+) -> Iterator[tuple[Connection, Connection]]:
+    setting = "on" if on_disk else "off"
+    first, second = (
+        psycopg.connect(
+            shop.CLUSTER.dsn(name, clients.ROLE),
+            autocommit=True,
+            options=f"-c synchronous_commit={setting}",
+        )
+        for name in databases
+    )
+    with first, second:
+        yield first, second
+
+
+def _asked(
+    kind: Kind, both: tuple[Connection, Connection], keys: Keys, turns: range
+) -> tuple[float, float]:
+    """Milliseconds, the median of each database."""
     taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(turns):
+    for turn in turns:
         # Another goes first each time; the first turn warms both up.
         for place in (0, 1) if turn % 2 else (1, 0):
             for number in range(turn * AT_ONCE, (turn + 1) * AT_ONCE):
@@ -249,16 +286,17 @@ def _cost(kind: Kind, both: list[Connection], keys: Keys, turns: int) -> Cost:
                 )
                 if cursor.description:
                     cursor.fetchall()
-                if turn:
+                if turn > turns[0]:
                     taken[place].append((time.perf_counter() - began) * 1000)
-    return Cost(kind.name, *map(statistics.median, taken), kind.wanted)
+    untouched, in_step = map(statistics.median, taken)
+    return untouched, in_step
 
 
-def measure(scale: float, turns: int = TURNS) -> dict[str, Any]:
+def measure(scale: float, turns: int = TURNS, pairs: int = PAIRS) -> dict[str, Any]:
     """Both with the disk and without: kind -> milliseconds and times."""
     found = {
-        "with the disk": costs(scale, True, turns),
-        "without": costs(scale, False, turns),
+        "with the disk": costs(scale, True, turns, pairs),
+        "without": costs(scale, False, turns, pairs),
     }
     return {
         "scale": scale,

@@ -29,12 +29,20 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body
 DECLARE
     was jsonb;
     is_ jsonb;
+    -- What terrain_placed_1 looks at, in one expression that needs no query: strict, because
+    -- a lax path would also look into arrays within the array.
+    named CONSTANT jsonpath := jsonpath 'strict $.models[*] ? (exists (@.asset_id)).asset_id';
 BEGIN
     IF TG_OP <> 'INSERT' THEN
         was := OLD.layout;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         is_ := NEW.layout;
+    END IF;
+    -- Mostly a piece has been moved or turned, and the same assets are placed as before.
+    IF coalesce(jsonb_path_query_array(was, named, '{}', true), '[]')
+       = coalesce(jsonb_path_query_array(is_, named, '{}', true), '[]') THEN
+        RETURN NULL;
     END IF;
     INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
     SELECT c.asset_id, (now() AT TIME ZONE 'UTC')::date, 'layout',
