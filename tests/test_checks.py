@@ -69,9 +69,7 @@ FAULTS: dict[str, Fault] = {
             ("stripe_transfers", "stripe_transfer_id"),
         )
     },
-    "triggers": fault(
-        "ALTER TABLE legacy.orders DISABLE TRIGGER zz_terrain_sync_update"
-    ),
+    "triggers": fault("ALTER TABLE legacy.orders DISABLE TRIGGER zz_terrain_sync_row"),
     "settled": fault("SELECT 1"),  # see hold_queue
     "public_schema": fault("ALTER TABLE public.models ADD COLUMN colour text"),
     "money_of_orders": fault(
@@ -320,13 +318,13 @@ def test_every_check_has_a_planted_fault(migrated: Database) -> None:
 def test_a_trigger_that_does_not_always_fire_is_found(migrated: Database) -> None:
     plant(
         fault(
-            "ALTER TABLE legacy.orders ENABLE TRIGGER zz_terrain_sync_insert",
+            "ALTER TABLE legacy.orders ENABLE TRIGGER zz_terrain_sync_row",
             "DROP TRIGGER zz_terrain_sync_truncate ON public.users",
         )
     )
     (found,) = odd(checks.verify(connection))
     assert found.rows == (
-        {"table": "legacy.orders", "trigger": "zz_terrain_sync_insert"},
+        {"table": "legacy.orders", "trigger": "zz_terrain_sync_row"},
         {"table": "public.users", "trigger": "zz_terrain_sync_truncate"},
     )
 

@@ -114,10 +114,10 @@ def test_retrying_releases_what_has_been_put_right(
     assert second.startswith(f"Not yet: orders {held.legacy_id} has an item without")
     migrated.superuser.execute(
         "SET session_replication_role = replica;"
-        "ALTER TABLE legacy.orders DISABLE TRIGGER zz_terrain_sync_update;"
+        "ALTER TABLE legacy.orders DISABLE TRIGGER zz_terrain_sync_row;"
         'UPDATE legacy.orders SET items = \'[{"asset_id": "x", "quantity": 3}]\''
         " WHERE order_number = 'H-1';"
-        "ALTER TABLE legacy.orders ENABLE ALWAYS TRIGGER zz_terrain_sync_update"
+        "ALTER TABLE legacy.orders ENABLE ALWAYS TRIGGER zz_terrain_sync_row"
     )
     assert Quarantine.objects.filter(pk=held.pk).exists()
     page = root.get(url(Quarantine, "change", held.pk)).content

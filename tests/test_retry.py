@@ -8,7 +8,7 @@ from terrain.legacy import catalog, settling, sql
 from terrain.legacy.mapping import ORDERS
 from tests.conftest import Database
 
-TRIGGER = "ALTER TABLE legacy.orders {} TRIGGER zz_terrain_sync_update"
+TRIGGER = "ALTER TABLE legacy.orders {} TRIGGER zz_terrain_sync_row"
 
 
 def held(database: Database) -> set[str]:

@@ -152,9 +152,9 @@ def wanted_triggers() -> set[tuple[str, str]]:
     tables = [f"legacy.{lens.legacy}" for lens in LENSES]
     tables += [f"public.{table}" for table in closing.MIRRORED]
     return {
-        (table, f"{sql.TRIGGER_PREFIX}_{event}")
+        (table, f"{sql.TRIGGER_PREFIX}_{name}")
         for table in tables
-        for event in sql.trigger_events(table)
+        for name in sql.trigger_names(table)
     }
 
 

@@ -52,15 +52,13 @@ from terrain.legacy.sql.text import (
 )
 from terrain.legacy.sql.triggers import (
     CLOSING_TRIGGER,
-    EVENTS,
     TRIGGER_PREFIX,
-    YIELDING,
     closed_function,
     closing_trigger,
     drop_closed_function,
     drop_triggers,
     opening,
-    trigger_events,
+    trigger_names,
     triggers_on_legacy,
     triggers_on_new,
 )
@@ -68,12 +66,10 @@ from terrain.legacy.sql.views import price_forecast, rebuilt_view, round_trip
 
 __all__ = [
     "CLOSING_TRIGGER",
-    "EVENTS",
     "RANGE",
     "TRIGGER_PREFIX",
     "Types",
     "WORKERS",
-    "YIELDING",
     "account",
     "any_flag",
     "both_sides",
@@ -120,7 +116,7 @@ __all__ = [
     "templates",
     "texts",
     "to_retry",
-    "trigger_events",
+    "trigger_names",
     "triggers_on_legacy",
     "triggers_on_new",
     "written",

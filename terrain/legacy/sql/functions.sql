@@ -737,8 +737,8 @@ END $body$;
 -- What the old application's writes call.  It waits for a lock no longer than {lock_timeout} and
 -- fails for nothing that is in the way here: then the row is late, and settle carries it over.
 --
--- Every session keeps a plan for each expression here, for each of the three triggers that
--- call this, as long as it lives: so there are few (docs/decisions/0007-short-locks.md).
+-- Every session keeps a plan for each expression here, as long as it lives: so there are few
+-- (docs/decisions/0007-short-locks.md).
 -- NEW is null in a deletion, and what an AFTER trigger returns is not looked at.
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp

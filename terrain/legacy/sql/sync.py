@@ -7,6 +7,13 @@ from collections.abc import Iterable, Mapping
 from terrain.legacy import mapping
 from terrain.legacy.schema import Lens
 from terrain.legacy.sql.batches import WORKERS, copy_lock
+from terrain.legacy.sql.conditions import (
+    carried_over,
+    columns_on_legacy,
+    columns_on_new,
+    columns_on_part,
+    unchanged,
+)
 from terrain.legacy.sql.relations import (
     MIRRORED,
     USER_REFERENCES,
@@ -16,13 +23,6 @@ from terrain.legacy.sql.relations import (
 from terrain.legacy.sql.rules import held
 from terrain.legacy.sql.text import Types, ident, joined, literal, plain, templates
 from terrain.legacy.sql.to_new import put, to_new
-from terrain.legacy.sql.triggers import (
-    carried_over,
-    columns_on_legacy,
-    columns_on_new,
-    columns_on_part,
-    unchanged,
-)
 from terrain.legacy.sql.views import rebuilt_view
 from terrain.sqlfiles import render
 

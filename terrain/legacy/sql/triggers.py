@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from terrain.legacy.schema import Lens, Part
+from terrain.legacy.schema import Lens
+from terrain.legacy.sql.conditions import columns_on_legacy
 from terrain.legacy.sql.text import ident, joined, literal, templates
 
 TRIGGER_PREFIX = "zz_terrain_sync"
@@ -12,28 +13,28 @@ TRIGGER_PREFIX = "zz_terrain_sync"
 #: Not one of those that keep both sides in step: it is there when they are not.
 CLOSING_TRIGGER = "terrain_closed"
 
-EVENTS = ("insert", "update", "delete")
+#: The row triggers, by what their names end in, and their events: few, because a session keeps
+#: what it knows of a function once for each trigger that calls it.
+ON_LEGACY = {"row": "INSERT OR UPDATE OR DELETE"}
+ON_NEW = {"insert": "INSERT", "change": "UPDATE OR DELETE"}
 
-YIELDING = ("begin", "end")
+YIELDING = {"begin": "BEFORE", "end": "AFTER"}
 
 #: The trigger that never fires.
 GUARDING = "columns"
-
-#: Derived columns whose change is the legacy table's business, or the quarantine's.
-_PRICES = ("unit_price", "total_price", "price_source")
 
 
 def triggers_on_legacy(lens: Lens) -> list[str]:
     """ENABLE ALWAYS, so that not even a replication role writes past them."""
     table = ident("legacy", lens.legacy)
-    return [
-        *_triggers(
-            table,
-            function=f"rebuilt.on_legacy_{lens.legacy}",
-            truncate=f"rebuilt.on_legacy_{lens.legacy}_truncate",
-        ),
-        *_guarding(table, columns_on_legacy(lens)),
-    ]
+    function = f"rebuilt.on_legacy_{lens.legacy}"
+    made = []
+    for name, events in ON_LEGACY.items():
+        made += _after(
+            table, name, events, f"FOR EACH ROW EXECUTE FUNCTION {function}()"
+        )
+    made += _truncation(table, f"{function}_truncate")
+    return made + _guarding(table, columns_on_legacy(lens))
 
 
 def _guarding(table: str, columns: Iterable[str]) -> list[str]:
@@ -49,65 +50,36 @@ def _guarding(table: str, columns: Iterable[str]) -> list[str]:
 
 
 def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
-    """A batch, which names no row but all of them, does not even fire those on insertion."""
+    """Conditions are the functions' business: the server parses a WHEN for each statement, which
+    takes ten times as long as to call a function that finds nothing to do.  But a batch
+    inserts many rows in one, and names no row but all of them."""
+    no_batch = (
+        "WHEN (current_setting('terrain.echo', true)"
+        f" IS DISTINCT FROM concat({literal(f'{new}:*@')}, pg_trigger_depth())) "
+    )
     made = []
-    for table in (new, *(lens.part.table for lens in lenses if lens.part is not None)):
-        made += _triggers(
-            ident("public", table),
-            function=f"rebuilt.on_new_{table}",
-            truncate="rebuilt.on_new_truncate",
-            insert_when=(
-                "WHEN (current_setting('terrain.echo', true)"
-                f" IS DISTINCT FROM concat({literal(f'{new}:*@')}, pg_trigger_depth())) "
-            ),
-        )
-        made += _yielding(ident("public", table))
+    for name in (new, *(lens.part.table for lens in lenses if lens.part is not None)):
+        table = ident("public", name)
+        for event, events in ON_NEW.items():
+            when = no_batch if event == "insert" else ""
+            function = f"rebuilt.on_new_{name}"
+            made += _after(
+                table,
+                event,
+                events,
+                f"FOR EACH ROW {when}EXECUTE FUNCTION {function}()",
+            )
+        made += _truncation(table, "rebuilt.on_new_truncate")
+        made += _yielding(table)
     return made
-
-
-def carried_over(root: str, rows: str) -> str:
-    """In a trigger's function: whether its event is what the other side has just carried over.
-
-    ``root`` is a table and ``rows`` an expression for the key whose rows these are.  The
-    trigger is one level deeper than what it is called by, and that is what set the guard.
-    """
-    depth = "'@' || pg_trigger_depth() - 1"
-    return (
-        f"current_setting('terrain.echo', true) IN ({literal(f'{root}:')} || {rows} || {depth},"
-        f" {literal(f'{root}:*')} || {depth})"
-    )
-
-
-def unchanged(columns: Iterable[str]) -> str:
-    """In a trigger's function: whether an update has left these columns as they were."""
-    old, new = (joined(f"{row}.{name}" for name in columns) for row in ("OLD", "NEW"))
-    return f"TG_OP = 'UPDATE' AND NOT ROW({old})::record *<> ROW({new})::record"
-
-
-def columns_on_legacy(lens: Lens) -> list[str]:
-    """What a change of matters to the new side."""
-    return [ident(column.name) for column in lens.mapped]
-
-
-def columns_on_new(lenses: Iterable[Lens]) -> list[str]:
-    """What a change of matters to the legacy side."""
-    return list(
-        dict.fromkeys(name for lens in lenses for name in [*lens.up, *lens.constants])
-    )
-
-
-def columns_on_part(part: Part) -> list[str]:
-    """The same, of rows that are a part of another."""
-    return [part.parent, "position", *part.up, *_PRICES]
 
 
 def _yielding(table: str) -> list[str]:
     """Around every statement that is not a trigger's own: no long wait for a lock."""
     on = f"ON {table} FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0)"
-    moments = {"begin": "BEFORE", "end": "AFTER"}
     return [
         statement
-        for name, moment in moments.items()
+        for name, moment in YIELDING.items()
         for statement in _enabled(
             table,
             name,
@@ -117,46 +89,35 @@ def _yielding(table: str) -> list[str]:
     ]
 
 
-def _triggers(
-    table: str, *, function: str, truncate: str, insert_when: str = ""
-) -> list[str]:
-    """Conditions are the function's business: the server parses a WHEN for each statement,
-    which takes ten times as long as to call a function that finds nothing to do."""
-    statements = []
-    for event in EVENTS:
-        when = insert_when if event == "insert" else ""
-        statements += _trigger(
-            table, event, f"FOR EACH ROW {when}EXECUTE FUNCTION {function}()"
-        )
-    statements += _trigger(
-        table, "truncate", f"FOR EACH STATEMENT EXECUTE FUNCTION {truncate}()"
-    )
-    return statements
+def _truncation(table: str, function: str) -> list[str]:
+    rest = f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+    return _after(table, "truncate", "TRUNCATE", rest)
 
 
-def _trigger(table: str, event: str, rest: str) -> list[str]:
-    return _enabled(table, event, f"AFTER {event.upper()} ON {table} {rest}")
+def _after(table: str, name: str, events: str, rest: str) -> list[str]:
+    return _enabled(table, name, f"AFTER {events} ON {table} {rest}")
 
 
-def _enabled(table: str, event: str, definition: str) -> list[str]:
-    name = ident(f"{TRIGGER_PREFIX}_{event}")
+def _enabled(table: str, name: str, definition: str) -> list[str]:
+    name = ident(f"{TRIGGER_PREFIX}_{name}")
     return [
         f"CREATE OR REPLACE TRIGGER {name} {definition}",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}",
     ]
 
 
-def trigger_events(table: str) -> tuple[str, ...]:
+def trigger_names(table: str) -> tuple[str, ...]:
     """What the names of the triggers of a qualified table end in, of those that fire."""
-    events = (*EVENTS, "truncate")
-    return events if table.startswith("legacy.") else (*events, *YIELDING)
+    if table.startswith("legacy."):
+        return (*ON_LEGACY, "truncate")
+    return (*ON_NEW, "truncate", *YIELDING)
 
 
 def drop_triggers(table: str) -> list[str]:
     """``table`` is a quoted, qualified name."""
     return [
-        f"DROP TRIGGER IF EXISTS {ident(f'{TRIGGER_PREFIX}_{event}')} ON {table}"
-        for event in (*EVENTS, "truncate", *YIELDING, GUARDING)
+        f"DROP TRIGGER IF EXISTS {ident(f'{TRIGGER_PREFIX}_{name}')} ON {table}"
+        for name in (*ON_LEGACY, *ON_NEW, "truncate", *YIELDING, GUARDING)
     ]
 
 
