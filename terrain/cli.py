@@ -14,6 +14,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import BaseCommand, ManagementUtility
 from django.db import (
+    Error,
     IntegrityError,
     InterfaceError,
     InternalError,
@@ -87,7 +88,7 @@ def run(argv: list[str]) -> int:
     if "runserver" not in argv[1:2]:
         connection_created.connect(take_time)
     try:
-        Utility(argv).execute()
+        _execute(argv)
     except (OperationalError, InterfaceError) as error:
         return _fail(connection_sentence(error))
     except ProgrammingError as error:
@@ -124,6 +125,23 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         return COULD_NOT_RUN
     return 0
+
+
+def _execute(argv: list[str]) -> None:
+    """What fails because of an interruption, while a command tidies up, is that interruption.
+
+    A statement that Ctrl-C has had cancelled may be over by the time the server hears of it,
+    which then cancels the next one.
+    """
+    try:
+        Utility(argv).execute()
+    except Error as error:
+        before: BaseException | None = error
+        while before is not None:
+            if isinstance(before, KeyboardInterrupt):
+                raise before from error
+            before = before.__context__
+        raise
 
 
 def take_time(connection: BaseDatabaseWrapper, **_: Any) -> None:

@@ -22,6 +22,7 @@ from django.db import OperationalError, connections
 
 from terrain import cli
 from terrain.embedded import Cluster
+from terrain.legacy.management.commands import migration_status
 from tests.conftest import Database, Result, connecting
 
 pytestmark = pytest.mark.migration
@@ -355,6 +356,26 @@ def test_ctrl_c_in_the_middle_of_migrate(
     assert (result.code, result.out) == (0, "")
     assert "Traceback" not in result.err
     assert manage("verify_migration", "-v", "0").code == 0
+
+
+def test_ctrl_c_whose_cancellation_comes_late(
+    shop: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It meets a statement of the tidying up: that is no failure of the database's."""
+
+    def handle(self: Any, **_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            with connections["default"].cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(9)"
+                )
+
+    monkeypatch.setattr(migration_status.Command, "handle", handle)
+    result = manage("migration_status")
+    assert result.code == 130
+    assert result.err == "\nStopped. Run the same command again to go on.\n"
 
 
 def test_a_connection_that_is_lost_in_the_middle_of_migrate(
