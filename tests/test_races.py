@@ -7,9 +7,11 @@ late is carried over by the next ``settle``; the fixture ``both`` looks whether 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 
@@ -329,6 +331,32 @@ def test_truncate_does_not_wait_for_the_new_application(both: Both) -> None:
     succeeds(one.does("TRUNCATE user_tables"))
     assert late(both) == [("user_tables", "#den", "55P03")]
     writer.does("COMMIT")
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_truncate_takes_along_what_its_own_snapshot_does_not_show(
+    both: Both, level: str
+) -> None:
+    """One row that fits and one that is held, both committed after the snapshot was taken."""
+    one, other = old(both), old(both)
+    one.does(f"BEGIN ISOLATION LEVEL {level}")
+    succeeds(one.does("SELECT count(*) FROM artists"))
+    insert(both.old, table("#since", ""))
+    succeeds(
+        other.does(
+            "INSERT INTO user_tables (name, table_config, layout_data, share_token)"
+            " VALUES ('Held', '5', '{}', 'held')"
+        )
+    )
+    succeeds(one.does("TRUNCATE user_tables"))
+    succeeds(one.does("COMMIT"))
+    assert ("user_tables", uuid.UUID(int=0), "40001") in late(both)
+    with pytest.raises(psycopg.errors.LockNotAvailable, match="waits for settle"):
+        both.newly("UPDATE tables SET name = 'x' WHERE id = '#since'")
+    settling.settle(connection)
+    assert both.has("SELECT id FROM tables WHERE kind = 'user'") == []
+    assert both.held() == []
+    assert late(both) == []
 
 
 def test_a_trigger_on_a_new_table_takes_no_old_statement_with_it(both: Both) -> None:

@@ -22,11 +22,13 @@ from psycopg import errors
 from terrain import locks
 from terrain.legacy import catalog, sql
 from terrain.legacy.mapping import BY_LEGACY
-from terrain.legacy.reconciling import carry_over
+from terrain.legacy.reconciling import carry_over, carry_over_stale
 from terrain.legacy.schema import Lens
 
 #: Late rows carried over in one transaction, which has their legacy rows meanwhile.
 AT_ONCE = 20
+
+EVERY_ROW = uuid.UUID(sql.EVERY_ROW)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ def settle_late(connection: BaseDatabaseWrapper, table: str | None = None) -> in
     Nobody is waited for: rows that somebody still has locked stay late.
     """
     carried = 0
-    for some in _late(connection, table):
+    for found in _late(connection, table):
+        whole = [entry for entry in found if entry.key == EVERY_ROW]
+        carried += sum(_settle_whole(connection, entry) for entry in whole)
+        some = [entry for entry in found if entry not in whole]
         try:
             carried += _settle_some(connection, some)
         except DatabaseError as error:
@@ -68,6 +73,16 @@ def _late(connection: BaseDatabaseWrapper, table: str | None) -> Iterator[list[L
         some = [Late(*row) for row in found]
         yield some
         after = some[-1].id
+
+
+def _settle_whole(connection: BaseDatabaseWrapper, entry: Late) -> int:
+    """A table that was truncated by somebody who could not see all that this took away."""
+    try:
+        carried = carry_over_stale(connection, BY_LEGACY[entry.table], patience=0)
+    except locks.LockNotObtained:
+        return 0
+    catalog.rows(connection, sql.query("take_late"), {"ids": [entry.id]})
+    return carried
 
 
 def _settle_alone(connection: BaseDatabaseWrapper, entry: Late) -> int:

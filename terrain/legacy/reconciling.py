@@ -95,6 +95,24 @@ def carry_over_all(
     return start
 
 
+def carry_over_stale(
+    connection: BaseDatabaseWrapper, lens: Lens, patience: float | None = None
+) -> int:
+    """Take away new rows, and notes in the quarantine, whose legacy row is not there.
+
+    ``patience`` as for :func:`carry_over_all`.  Returns how many rows there were.
+    """
+    stale = _keys(connection, sql.stale(lens))
+    carried = carry_over_all(connection, lens, stale, patience)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = %s AND NOT EXISTS"
+            f" (SELECT FROM legacy.{lens.legacy} l WHERE l.id = q.legacy_id)",
+            [lens.legacy],
+        )
+    return carried
+
+
 def carry_over_missing(
     connection: BaseDatabaseWrapper, lens: Lens, governor: Ungoverned = AT_ONCE
 ) -> int:

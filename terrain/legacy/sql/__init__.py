@@ -38,7 +38,12 @@ from terrain.legacy.sql.rules import (
     known_flags,
     price_rules,
 )
-from terrain.legacy.sql.sync import common_functions, functions, on_new_function
+from terrain.legacy.sql.sync import (
+    EVERY_ROW,
+    common_functions,
+    functions,
+    on_new_function,
+)
 from terrain.legacy.sql.text import (
     RANGE,
     Types,
@@ -66,6 +71,7 @@ from terrain.legacy.sql.views import price_forecast, rebuilt_view, round_trip
 
 __all__ = [
     "CLOSING_TRIGGER",
+    "EVERY_ROW",
     "RANGE",
     "TRIGGER_PREFIX",
     "Types",

@@ -18,7 +18,7 @@ COMMENT ON SCHEMA rebuilt IS
 -- name: queue
 -- What settle has to look at.  Only ever inserted into by the triggers, so that no client
 -- waits for another here.  A late row is one whose legacy row could not be carried over when
--- it was written; why says what was in the way.
+-- it was written; why says what was in the way.  The key of all zeros stands for every row.
 CREATE TABLE IF NOT EXISTS rebuilt.queue (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     legacy_table text NOT NULL,
@@ -643,7 +643,8 @@ BEGIN
             USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
     END;
     IF EXISTS (SELECT FROM rebuilt.queue q
-                WHERE q.late AND q.legacy_table = '{legacy}' AND q.key = _key) THEN
+                WHERE q.late AND q.legacy_table = '{legacy}'
+                  AND q.key IN (_key, '{every_row}')) THEN
         -- What is there says more than the new row: not to be overwritten with it.
         RAISE EXCEPTION 'legacy.{legacy} % has changed and waits for settle', _key
             USING ERRCODE = 'lock_not_available', HINT = 'Run settle, then try again.';
@@ -785,8 +786,11 @@ END $body$;
     END IF;
 
 -- name: on_legacy_truncate
+-- A truncation takes away also what has been committed since the snapshot of a transaction that
+-- has but one, and whose new row cannot be seen from here: then every row is late.
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}_truncate() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp
+SET lock_timeout = '{lock_timeout}' AS $body$
 DECLARE
     _key uuid;
 BEGIN
@@ -794,7 +798,12 @@ BEGIN
     FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
         PERFORM rebuilt.{legacy}_from_old(_key, NULL);
     END LOOP;
-    DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
+    BEGIN
+        PERFORM rebuilt.not_unseen();
+        DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM rebuilt.late('{legacy}', '{every_row}', NULL, SQLSTATE || ' ' || SQLERRM);
+    END;
     RETURN NULL;
 END $body$;
 

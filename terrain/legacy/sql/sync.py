@@ -35,6 +35,9 @@ NEW_SIDE_LOCK_TIMEOUT = "80ms"
 #: a wait of the sync is never part of a deadlock that anybody looks at.
 OLD_SIDE_LOCK_TIMEOUT, OLD_SIDE_LOCK_TIMEOUT_AGAIN = "100ms", "10ms"
 
+#: The key of an entry in the queue that is about a whole table.
+EVERY_ROW = "00000000-0000-0000-0000-000000000000"
+
 #: Trigger depth at which two sides that keep correcting each other are given up on.
 DEEPEST = 24
 
@@ -120,7 +123,13 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
             notes_use=notes_use,
             **names,
         ),
-        render(source["on_legacy_truncate"], notes_use=notes_use, **names),
+        render(
+            source["on_legacy_truncate"],
+            lock_timeout=OLD_SIDE_LOCK_TIMEOUT,
+            every_row=EVERY_ROW,
+            notes_use=notes_use,
+            **names,
+        ),
     ]
     if lens.part is not None:
         made.append(
@@ -238,6 +247,7 @@ def _to_legacy(lens: Lens, order: tuple[str, ...], names: Mapping[str, str]) -> 
         source["to_legacy"],
         lock_timeout=NEW_SIDE_LOCK_TIMEOUT,
         deepest=str(DEEPEST),
+        every_row=EVERY_ROW,
         in_order=joined(f"r.{ident(name)}" for name in order),
         keep_held=keep,
         compare=compare,
