@@ -169,6 +169,24 @@ def test_run_again_it_changes_nothing(
     assert (dumps.contents(migrated), dumps.schema(migrated)) == before
 
 
+def test_an_asset_in_an_order_is_deleted_while_the_shop_is_rolled_back(
+    migrated: Database, manage: Manage
+) -> None:
+    """The line that returns refers to nothing, in a table that is still closed."""
+    line = migrated.rows(
+        "SELECT i.id, i.model_id FROM public.order_items i"
+        "  JOIN legacy.assets a ON a.id = i.model_id LIMIT 1"
+    )[0]
+    assert manage("rollback_migration", "--yes", "-v0").code == 0
+    migrated.execute(f"DELETE FROM assets WHERE id = '{line[1]}'")
+    result = manage("migrate", "-v0")
+    assert (result.code, result.err) == (0, "")
+    assert migrated.rows(
+        f"SELECT model_id FROM public.order_items WHERE id = '{line[0]}'"
+    ) == [(None,)]
+    assert manage("verify_migration", "-v0").code == 0
+
+
 def test_rolled_back_again_it_changes_nothing(
     migrated: Database, manage: Manage
 ) -> None:

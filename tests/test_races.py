@@ -125,10 +125,77 @@ def test_a_transaction_that_has_waited_once_does_not_wait_so_long_again(
     succeeds(one.does("COMMIT"))
 
 
+def test_nor_does_a_truncation(both: Both) -> None:
+    insert(both.old, *(table(f"#t{number}", "") for number in range(30)))
+    writer, one = new(both), old(both)
+    writer.does("BEGIN")
+    succeeds(writer.does("UPDATE tables SET max_assets = 9 WHERE kind = 'user'"))
+    succeeds(one.does("SET statement_timeout = '2s'"))
+    succeeds(one.does("TRUNCATE user_tables"))
+    assert len(late(both)) == 31
+    succeeds(writer.does("COMMIT"))
+
+
+def test_what_settle_has_to_do_is_noted_however_long_that_takes(both: Both) -> None:
+    """Somebody rebuilds the queue's index, say: longer than a lock is waited for here."""
+    both.database.execute(
+        "ALTER FUNCTION rebuilt.on_legacy_artists SET lock_timeout = '1ms'"
+    )
+    somebody, one = new(both), old(both)
+    somebody.does("BEGIN")
+    succeeds(somebody.does("LOCK TABLE rebuilt.queue IN SHARE MODE"))
+    one.waits("UPDATE artists SET email = 'other@artists.example' WHERE id = '#ann'")
+    somebody.does("COMMIT")
+    succeeds(one.until_done())
+
+
+@pytest.mark.parametrize(
+    "statement, table_",
+    [
+        ("UPDATE assets SET artist_id = '#ann' WHERE id = '#bridge'", "assets"),
+        (
+            "INSERT INTO stripe_transfers (id, order_id, artist_id, stripe_transfer_id, amount)"
+            " VALUES ('#p7', '#ord', '#ann', 't', 1)",
+            "stripe_transfers",
+        ),
+    ],
+)
+def test_an_account_that_the_new_application_has_for_update(
+    both: Both, statement: str, table_: str
+) -> None:
+    """The foreign key asks for it at the commit, where nothing of ours has a say."""
+    writer, one = new(both), old(both)
+    writer.does("BEGIN")
+    succeeds(writer.does("SELECT FROM users WHERE id = '#ann' FOR UPDATE"))
+    succeeds(one.does(statement))
+    assert [entry[::2] for entry in late(both)] == [(table_, "55P03")]
+    succeeds(writer.does("COMMIT"))
+    settling.settle(connection)
+    assert late(both) == []
+
+
+def test_an_artist_whose_orders_a_transaction_cannot_see(both: Both) -> None:
+    """Bought since its snapshot: the account stays, as a customer."""
+    insert(both.old, artist("#cy", "cy@artists.example"))
+    one = old(both)
+    one.does(REPEATABLE)
+    succeeds(one.does("SELECT count(*) FROM artists"))
+    insert(both.old, order("#since", email="cy@artists.example"))
+    settling.settle(connection)
+    succeeds(one.does("DELETE FROM artists WHERE id = '#cy'"))
+    succeeds(one.does("COMMIT"))
+    assert late(both) == [("artists", "#cy", "40001")]
+    settling.settle(connection)
+    assert both.has(
+        "SELECT u.id, u.role FROM orders o JOIN users u ON u.id = o.user_id"
+        " WHERE o.id = '#since'"
+    ) == [("#cy", "customer")]
+
+
 def test_two_tables_of_one_id_at_once(both: Both) -> None:
     """The second is held, not lost: its id was free when it was looked at."""
     both.database.execute(
-        "ALTER FUNCTION rebuilt.example_tables_from_old SET lock_timeout = '20s'"
+        "ALTER FUNCTION rebuilt.on_legacy_example_tables SET lock_timeout = '20s'"
     )
     one, other = old(both), old(both)
     one.does("BEGIN")

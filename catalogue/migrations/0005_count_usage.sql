@@ -40,8 +40,9 @@ BEGIN
         is_ := NEW.layout;
     END IF;
     -- Mostly a piece has been moved or turned, and the same assets are placed as before.
-    IF coalesce(jsonb_path_query_array(was, named, '{}', true), '[]')
-       = coalesce(jsonb_path_query_array(is_, named, '{}', true), '[]') THEN
+    -- As text: to jsonb 2.0 and 2 are the same.
+    IF coalesce(jsonb_path_query_array(was, named, '{}', true), '[]')::text
+       = coalesce(jsonb_path_query_array(is_, named, '{}', true), '[]')::text THEN
         RETURN NULL;
     END IF;
     INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from terrain.legacy.schema import Lens, Part
@@ -40,6 +41,22 @@ def columns_on_new(lenses: Iterable[Lens]) -> list[str]:
     return list(
         dict.fromkeys(name for lens in lenses for name in [*lens.up, *lens.constants])
     )
+
+
+def changed_columns(lens: Lens) -> str:
+    """The legacy columns that an update of a new row has changed, as an array of their names."""
+    changed = []
+    for column in lens.mapped:
+        sources = dict.fromkeys(re.findall(r"\bn\.(\w+)", column.down or ""))
+        if sources:
+            old, new = (
+                joined(f"{row}.{name}" for name in sources) for row in ("OLD", "NEW")
+            )
+            changed.append(
+                f"CASE WHEN ROW({old})::record *<> ROW({new})::record"
+                f" THEN {literal(column.name)} END"
+            )
+    return f"array_remove(ARRAY[{joined(changed)}]::text[], NULL)"
 
 
 def columns_on_part(part: Part) -> list[str]:

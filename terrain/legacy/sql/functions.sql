@@ -53,6 +53,15 @@ BEGIN
     PERFORM set_config('terrain.late', 'on', true);
 END $body$;
 
+-- name: to_settle
+-- The same for what settle has to do anyway: a client's statement must not fail of it.
+CREATE OR REPLACE FUNCTION rebuilt.to_settle(_table text, _key uuid)
+RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp SET lock_timeout = '0' AS $body$
+BEGIN
+    INSERT INTO rebuilt.queue (legacy_table, key) VALUES (_table, _key);
+END $body$;
+
 -- name: not_beside_a_batch
 -- A batch inserts what it has read; a row that goes meanwhile would come back to life.  So
 -- the batch holds the lock of its worker, and who takes rows away shares all of them: settle
@@ -294,8 +303,9 @@ DECLARE
     child uuid;
 BEGIN
     PERFORM rebuilt.not_beside_a_batch();
+    -- Nor could what refers to it be seen.
+    PERFORM rebuilt.not_unseen();
     IF NOT EXISTS (SELECT FROM public.users n WHERE n.id = _key AND {own}) THEN
-        PERFORM rebuilt.not_unseen();
         RETURN;
     END IF;
     PERFORM set_config('terrain.echo', 'users:' || _key || '@' || pg_trigger_depth(), true);
@@ -316,7 +326,7 @@ END $body$;
     -- make that fail.
     IF rebuilt.has_foreign_key('public.{child_new}', 'public.{new}') THEN
         FOR child IN SELECT n.id FROM public.{child_new} n WHERE n.{column} = _key AND {own} LOOP
-            PERFORM rebuilt.{child}_put(child, NULL, false);
+            PERFORM rebuilt.{child}_put(child, NULL, false, true);
         END LOOP;
     END IF;
 
@@ -336,10 +346,12 @@ BEGIN
        OR NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _new) THEN
         PERFORM rebuilt.{legacy}_to_new(_old);
     ELSE
-        PERFORM set_config('terrain.echo', '{new}:' || _new || '@' || pg_trigger_depth(), true);
+        PERFORM set_config('terrain.echo', '{new}:' || _new || '@' || pg_trigger_depth(), true),
+                set_config('terrain.moving', '{new}:' || _new, true);
         UPDATE public.{new} n SET id = _new WHERE n.id = _old AND {own};
         {move_children}
-        PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+        PERFORM set_config('terrain.echo', coalesce(echo, ''), true),
+                set_config('terrain.moving', '', true);
     END IF;
     IF NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old) THEN
         -- Under its new key it may have been looked at already: by the lines' triggers.
@@ -348,7 +360,9 @@ BEGIN
            AND EXISTS (SELECT FROM public.legacy_quarantine x
                         WHERE x.legacy_table = '{legacy}' AND x.legacy_id = _new
                           AND (x.reason, x.kind) = (q.reason, q.kind));
-        UPDATE public.legacy_quarantine q SET legacy_id = _new
+        UPDATE public.legacy_quarantine q
+           SET legacy_id = _new, detail = replace(q.detail, _old::text, _new::text),
+               "row" = q."row" || jsonb_build_object('id', _new)
          WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old;
     END IF;
 END $body$;
@@ -361,10 +375,13 @@ END $body$;
 -- _fresh says that the row has just been inserted, so that no new one is looked for at first.
 -- _part says whether what the part is made from has changed, and is NULL if that is not known:
 -- true, it is written without a look; false, neither it nor what is judged by it is looked at.
+-- _refers says whether what the row refers to may have changed.
 --
 -- What may have been written by a batch or by another session is looked at after the write
 -- of the new row, which waits for them, and in a snapshot of its own.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_put(_key uuid, _part boolean, _fresh boolean)
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_put(
+    _key uuid, _part boolean, _fresh boolean, _refers boolean
+)
 RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
@@ -428,6 +445,7 @@ BEGIN
         wrote := FOUND;
     END IF;
     {taken}
+    {lock_parents}
     SELECT EXISTS (SELECT FROM public.legacy_quarantine q
                     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key), {orphaned}
       INTO noted, orphaned;
@@ -459,6 +477,13 @@ END $body$;
         END IF;
     END IF;
 
+-- name: lock_parents
+    -- The commit asks for these locks, to see whether the foreign keys hold, and would wait
+    -- for whoever has one of the rows for update.  Here that makes the row late.
+    IF wrote AND (_refers OR _fresh) THEN
+        {locks}
+    END IF;
+
 -- name: parents
     IF wrote AND orphaned THEN
         -- While the copies run there is no foreign key yet, and nothing to wait for.
@@ -481,7 +506,7 @@ DECLARE
 BEGIN
     FOR attempt IN 1 .. 2 LOOP
         BEGIN
-            PERFORM rebuilt.{legacy}_put(_key, NULL, false);
+            PERFORM rebuilt.{legacy}_put(_key, NULL, false, true);
             EXIT;
         EXCEPTION
             WHEN unique_violation THEN
@@ -491,7 +516,8 @@ BEGIN
                     EXIT;
                 END IF;
                 {displace}
-            WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
+            WHEN data_exception OR integrity_constraint_violation OR raise_exception
+              OR SQLSTATE 'TB002' THEN
                 SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
                 PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
                 EXIT;
@@ -509,6 +535,9 @@ RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp
 SET lock_timeout = '{lock_timeout}' AS $body$
 BEGIN
+    IF current_setting('terrain.late', true) = 'on' THEN
+        PERFORM set_config('lock_timeout', '{short_lock_timeout}', true);
+    END IF;
     IF _former IS NOT NULL THEN
         PERFORM rebuilt.{legacy}_moved(_former, _key);
     END IF;
@@ -576,7 +605,7 @@ END $body$;
                 ' Look at them, then retry.', to_jsonb(l), NULL);
         ELSE
             PERFORM set_config('terrain.bounces', bounces || 'x', true);
-            PERFORM rebuilt.{legacy}_to_legacy(_key, false);
+            PERFORM rebuilt.{legacy}_to_legacy(_key, {bounced}, NULL);
             PERFORM set_config('terrain.bounces', bounces, true);
         END IF;
     END IF;
@@ -606,7 +635,7 @@ END $body$;
                 ELSE
                     {first_lines}
                 END IF;
-                IF NOT _fresh AND otherwise IS NOT TRUE THEN
+                IF otherwise IS NULL OR NOT (_fresh OR otherwise) THEN
                     otherwise := {watched};
                 END IF;
             END IF;
@@ -617,7 +646,12 @@ END $body$;
 -- Carry one new row over to the legacy table, changing only the columns that differ: a
 -- trigger of the shop's on another column has no business firing.  What the legacy table
 -- cannot hold is refused, with a sentence, and so is undone.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_legacy(_key uuid, _part boolean) RETURNS void
+--
+-- Nor are columns written that nobody has changed here: the old application may just have, in a
+-- statement whose trigger is still to come.  _part is true if only the part may have changed,
+-- false if only the row, NULL if both; and of the row the columns in _columns, or all if NULL.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_legacy(_key uuid, _part boolean, _columns text[])
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp
 SET lock_timeout = '{lock_timeout}' AS $body$
 DECLARE
@@ -767,7 +801,7 @@ BEGIN
             _former := OLD.id;
             PERFORM rebuilt.{legacy}_moved(_former, _key);
         END IF;
-        done := rebuilt.{legacy}_put(_key, {part_changed}, TG_OP = 'INSERT');
+        done := rebuilt.{legacy}_put(_key, {part_changed}, TG_OP = 'INSERT', {refers});
     EXCEPTION
         WHEN data_exception OR integrity_constraint_violation OR raise_exception THEN
             PERFORM rebuilt.{legacy}_from_old(_key, _former);
@@ -782,7 +816,7 @@ END $body$;
 
 -- name: notify_settle
     IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND {settled_by_changed} THEN
-        INSERT INTO rebuilt.queue (legacy_table, key) VALUES ('{legacy}', NEW.id);
+        PERFORM rebuilt.to_settle('{legacy}', NEW.id);
     END IF;
 
 -- name: on_legacy_truncate
@@ -811,10 +845,6 @@ END $body$;
 CREATE OR REPLACE FUNCTION rebuilt.on_new_{new}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
-    -- Apart, because each expression is set up anew in every transaction.
-    IF {carried_over} THEN
-        RETURN NEW;
-    END IF;
     IF {unchanged} THEN
         RETURN NEW;
     END IF;
@@ -829,7 +859,8 @@ END $body$;
 -- name: carry_over
     IF TG_OP <> 'DELETE' AND {owns_new} OR TG_OP <> 'INSERT' AND {owns_old} THEN
         PERFORM rebuilt.{legacy}_to_legacy(
-            CASE WHEN TG_OP = 'DELETE' THEN OLD.id ELSE NEW.id END, false);
+            CASE WHEN TG_OP = 'DELETE' THEN OLD.id ELSE NEW.id END, false,
+            CASE WHEN TG_OP = 'UPDATE' AND {owns_new} AND {owns_old} THEN {changed_columns} END);
         IF TG_OP <> 'DELETE' AND {settle_new} THEN
             INSERT INTO rebuilt.queue (legacy_table, key) VALUES ('{legacy}', NEW.id);
         END IF;
@@ -839,17 +870,16 @@ END $body$;
 CREATE OR REPLACE FUNCTION rebuilt.on_new_{part}() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 BEGIN
-    IF {carried_over} THEN
-        RETURN NULL;
-    END IF;
-    IF {unchanged} THEN
+    -- A foreign key follows its row to another key: see moved.
+    IF {unchanged} OR current_setting('terrain.moving', true)
+                      = '{new}:' || coalesce(NEW.{parent}, OLD.{parent}) THEN
         RETURN NULL;
     END IF;
     IF TG_OP <> 'INSERT' THEN
-        PERFORM rebuilt.{legacy}_to_legacy(OLD.{parent}, true);
+        PERFORM rebuilt.{legacy}_to_legacy(OLD.{parent}, true, NULL);
     END IF;
     IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.{parent} <> NEW.{parent} THEN
-        PERFORM rebuilt.{legacy}_to_legacy(NEW.{parent}, true);
+        PERFORM rebuilt.{legacy}_to_legacy(NEW.{parent}, true, NULL);
         -- A price that only the new schema knows may make the order one to look at.
         PERFORM rebuilt.{legacy}_to_new(NEW.{parent});
     ELSIF TG_OP = 'UPDATE' AND OLD.total_price IS DISTINCT FROM NEW.total_price THEN
@@ -895,11 +925,13 @@ END $body$;
 
 -- name: closed
 -- The new application may not write now: nothing would carry it over, or rows that are not
--- up to date would be.  What the sync itself writes has terrain.echo set.
+-- up to date would be.  What the sync itself writes has terrain.echo set; a migration that
+-- puts right what is there has terrain.sync.
 CREATE OR REPLACE FUNCTION legacy_parked.closed() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-    IF coalesce(current_setting('terrain.echo', true), '') = '' THEN
+    IF coalesce(current_setting('terrain.echo', true), '') = ''
+       AND current_setting('terrain.sync', true) IS DISTINCT FROM 'on' THEN
         RAISE EXCEPTION 'public.% is closed while the shop is on its way between the old application and this one', TG_TABLE_NAME
             USING ERRCODE = 'TB003', HINT = 'It is opened at the end of: python manage.py migrate';
     END IF;

@@ -9,6 +9,7 @@ from terrain.legacy.schema import Lens
 from terrain.legacy.sql.batches import WORKERS, copy_lock
 from terrain.legacy.sql.conditions import (
     carried_over,
+    changed_columns,
     columns_on_legacy,
     columns_on_new,
     columns_on_part,
@@ -16,6 +17,7 @@ from terrain.legacy.sql.conditions import (
 )
 from terrain.legacy.sql.relations import (
     MIRRORED,
+    PARENTS,
     USER_REFERENCES,
     dependents,
     referring,
@@ -62,6 +64,7 @@ def common_functions() -> list[str]:
         source["used"],
         source["note_use"],
         source["late"],
+        source["to_settle"],
         _not_beside_a_batch(source["not_beside_a_batch"]),
         source["not_unseen"],
         source["hold"],
@@ -108,6 +111,7 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
         render(
             source["from_old"],
             lock_timeout=OLD_SIDE_LOCK_TIMEOUT,
+            short_lock_timeout=OLD_SIDE_LOCK_TIMEOUT_AGAIN,
             **names,
         ),
         render(
@@ -119,6 +123,7 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
             ),
             unchanged=unchanged(columns_on_legacy(lens)),
             part_changed=_part_changed(lens),
+            refers=_refers(lens),
             notify_settle=_notify_settle(lens, names),
             notes_use=notes_use,
             **names,
@@ -137,10 +142,6 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
                 source["on_new_part"],
                 part=lens.part.table,
                 parent=lens.part.parent,
-                carried_over=carried_over(
-                    lens.new,
-                    f"coalesce(NEW.{lens.part.parent}, OLD.{lens.part.parent})",
-                ),
                 unchanged=unchanged(columns_on_part(lens.part)),
                 **names,
             )
@@ -183,13 +184,13 @@ def on_new_function(new: str, lenses: Iterable[Lens]) -> str:
             owns_new=_in_trigger(lens.own, "NEW"),
             owns_old=_in_trigger(lens.own, "OLD"),
             settle_new=_settle_new(lens),
+            changed_columns=changed_columns(lens),
         )
         for lens in lenses
     ]
     return render(
         source["on_new"],
         new=plain(new),
-        carried_over=carried_over(new, "coalesce(NEW.id, OLD.id)"),
         unchanged=unchanged(columns_on_new(lenses)),
         carry_over="".join(carried),
     )
@@ -218,18 +219,21 @@ def _move_children(lens: Lens) -> str:
     if lens.part is not None:
         table, parent = lens.part.table, lens.part.parent
         moves.append(
-            f"UPDATE public.{table} c SET id = md5(_new || ':' || c.position)::uuid"
+            f"BEGIN UPDATE public.{table} c SET id = md5(_new || ':' || c.position)::uuid"
             f" WHERE c.{parent} = _new AND c.id = md5(_old || ':' || c.position)::uuid;"
+            " EXCEPTION WHEN foreign_key_violation THEN NULL; END;"
         )
     return "\n        ".join(moves)
 
 
 def _to_legacy(lens: Lens, order: tuple[str, ...], names: Mapping[str, str]) -> str:
     source = templates("functions.sql")
+    part = lens.part.column if lens.part is not None else None
     compare = "\n            ".join(
-        f"IF w.{name}::text IS DISTINCT FROM l.{name}::text THEN"
-        f" sets := sets || {literal(f', {name} = ($1).{name}')}; END IF;"
-        for name in map(ident, (column.name for column in lens.mapped))
+        f"IF {'_part IS NOT FALSE' if name == part else _may_write(name)}"
+        f" AND w.{ident(name)}::text IS DISTINCT FROM l.{ident(name)}::text THEN"
+        f" sets := sets || {literal(f', {ident(name)} = ($1).{ident(name)}')}; END IF;"
+        for name in (column.name for column in lens.mapped)
     )
     keep = ""
     if lens.part is not None:
@@ -255,6 +259,21 @@ def _to_legacy(lens: Lens, order: tuple[str, ...], names: Mapping[str, str]) -> 
         w_columns=joined(f"w.{name}" for name in mapped),
         **names,
     )
+
+
+def _may_write(column: str) -> str:
+    return f"_part IS NOT TRUE AND (_columns IS NULL OR {literal(column)} = ANY (_columns))"
+
+
+def _refers(lens: Lens) -> str:
+    """Whether what a legacy row refers to may be another."""
+    columns = [column for column, _parent in PARENTS.get(lens.legacy, ())]
+    if not columns:
+        return "false"
+    changed = " OR ".join(
+        f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns
+    )
+    return f"TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND ({changed})"
 
 
 def _part_changed(lens: Lens) -> str:

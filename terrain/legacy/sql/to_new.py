@@ -74,10 +74,17 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         excluded=joined(f"excluded.{name}" for name in columns),
         taken=_if_held_whole("taken", lens, names) if lens.constants else "",
         parents=_parents(lens),
+        lock_parents=_lock_parents(lens),
         lines=_lines(lens, types, names),
         unpark=_unpark(lens, types),
         flags=_flags(lens, names),
-        watch_triggers=render(source["watch_triggers"], **names),
+        watch_triggers=render(
+            source["watch_triggers"],
+            bounced=(
+                "CASE WHEN differs THEN NULL ELSE false END" if lens.part else "false"
+            ),
+            **names,
+        ),
         more_variables=(
             "_subtotal numeric;\n    _sum numeric;\n    price text;\n    differs boolean;"
             if lens.part
@@ -119,6 +126,19 @@ def _parents(lens: Lens) -> str:
     return render(
         templates("functions.sql")["parents"],
         refused=_orphaned(lens, refused=True),
+    )
+
+
+def _lock_parents(lens: Lens) -> str:
+    parents = PARENTS.get(lens.legacy, ())
+    if not parents:
+        return ""
+    return render(
+        templates("functions.sql")["lock_parents"],
+        locks="\n        ".join(
+            f"PERFORM FROM public.{parent} p WHERE p.id = l.{column} FOR KEY SHARE;"
+            for column, parent in parents
+        ),
     )
 
 

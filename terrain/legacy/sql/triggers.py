@@ -13,10 +13,11 @@ TRIGGER_PREFIX = "zz_terrain_sync"
 #: Not one of those that keep both sides in step: it is there when they are not.
 CLOSING_TRIGGER = "terrain_closed"
 
-#: The row triggers, by what their names end in, and their events: few, because a session keeps
-#: what it knows of a function once for each trigger that calls it.
+#: The row triggers, by what their names end in.  One on a legacy table, with its events, because
+#: a session keeps what it knows of a function once for each trigger that calls it; for each
+#: event of a new table one, with the row that its condition asks.
 ON_LEGACY = {"row": "INSERT OR UPDATE OR DELETE"}
-ON_NEW = {"insert": "INSERT", "change": "UPDATE OR DELETE"}
+ON_NEW = {"insert": "NEW", "update": "NEW", "delete": "OLD"}
 
 YIELDING = {"begin": "BEFORE", "end": "AFTER"}
 
@@ -50,28 +51,37 @@ def _guarding(table: str, columns: Iterable[str]) -> list[str]:
 
 
 def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
-    """Conditions are the functions' business: the server parses a WHEN for each statement, which
-    takes ten times as long as to call a function that finds nothing to do.  But a batch
-    inserts many rows in one, and names no row but all of them."""
-    no_batch = (
-        "WHEN (current_setting('terrain.echo', true)"
-        f" IS DISTINCT FROM concat({literal(f'{new}:*@')}, pg_trigger_depth())) "
-    )
+    """What the other side has just carried over does not fire them: see ``terrain.echo``."""
+    lenses = tuple(lenses)
     made = []
-    for name in (new, *(lens.part.table for lens in lenses if lens.part is not None)):
+    for name, key in (
+        (new, "id"),
+        *((lens.part.table, lens.part.parent) for lens in lenses if lens.part),
+    ):
         table = ident("public", name)
-        for event, events in ON_NEW.items():
-            when = no_batch if event == "insert" else ""
-            function = f"rebuilt.on_new_{name}"
-            made += _after(
-                table,
-                event,
-                events,
-                f"FOR EACH ROW {when}EXECUTE FUNCTION {function}()",
+        for event, row in ON_NEW.items():
+            when = _not_carried_over(new, f"{row}.{key}")
+            rest = (
+                f"FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION rebuilt.on_new_{name}()"
             )
+            made += _after(table, event, event.upper(), rest)
         made += _truncation(table, "rebuilt.on_new_truncate")
         made += _yielding(table)
     return made
+
+
+def _not_carried_over(root: str, key: str) -> str:
+    """Whether an event is something else than a batch's, or than that of this very row.
+
+    Asked when it happens, by the trigger's condition, and not when its function is called: only
+    then does the depth tell what a statement does from what a foreign key does after it.
+    As short as can be: the server parses a condition for each statement.
+    """
+    depth = "'@', pg_trigger_depth()"
+    return " AND ".join(
+        f"current_setting('terrain.echo', true) IS DISTINCT FROM concat({named}, {depth})"
+        for named in (f"{literal(f'{root}:')}, {key}", literal(f"{root}:*"))
+    )
 
 
 def _yielding(table: str) -> list[str]:
