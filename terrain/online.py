@@ -248,8 +248,8 @@ def _clear_dangling(
 
     def clear(some: list[Any]) -> None:
         with schema_editor.connection.cursor() as cursor:
-            # Limits, and tables that are closed for the time being, are for people.
-            cursor.execute("SELECT set_config('terrain.sync', 'on', true)")
+            # A table that is closed for the time being is closed to applications.
+            cursor.execute("SELECT set_config('terrain.repair', 'on', true)")
             cursor.execute(
                 f"UPDATE {qualified(model)} c SET {column} = NULL"
                 f" WHERE c.{key} = ANY (%s) AND {dangling}",

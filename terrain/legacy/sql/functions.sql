@@ -926,12 +926,12 @@ END $body$;
 -- name: closed
 -- The new application may not write now: nothing would carry it over, or rows that are not
 -- up to date would be.  What the sync itself writes has terrain.echo set; a migration that
--- puts right what is there has terrain.sync.
+-- puts right what is there has terrain.repair.
 CREATE OR REPLACE FUNCTION legacy_parked.closed() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     IF coalesce(current_setting('terrain.echo', true), '') = ''
-       AND current_setting('terrain.sync', true) IS DISTINCT FROM 'on' THEN
+       AND current_setting('terrain.repair', true) IS DISTINCT FROM 'on' THEN
         RAISE EXCEPTION 'public.% is closed while the shop is on its way between the old application and this one', TG_TABLE_NAME
             USING ERRCODE = 'TB003', HINT = 'It is opened at the end of: python manage.py migrate';
     END IF;
