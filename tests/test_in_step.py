@@ -16,7 +16,6 @@ from orders.models import Order, OrderItem
 from terrain.exceptions import Refused
 from terrain.legacy import settling
 from terrain.legacy.mapping import BY_NEW, LENSES
-from terrain.legacy.schema import Lens
 from terrain.models import User
 from tests.both import Both
 from tests.legacy import artist, example, ids, insert, key, named, order, table
@@ -279,9 +278,8 @@ def test_triggers_fire_always_row_by_row_and_for_truncate(both: Both) -> None:
     ]
 
 
-@pytest.mark.parametrize("lens", LENSES, ids=lambda lens: lens.legacy)
-def test_no_column_that_is_carried_over_can_be_dropped(both: Both, lens: Lens) -> None:
-    for column in lens.mapped:
+def test_no_column_that_is_carried_over_can_be_dropped(both: Both) -> None:
+    for lens, column in ((lens, column) for lens in LENSES for column in lens.mapped):
         with pytest.raises(errors.DependentObjectsStillExist) as error:
             both.database.execute(
                 f"ALTER TABLE legacy.{lens.legacy} DROP COLUMN {column.name}"
