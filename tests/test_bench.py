@@ -80,7 +80,7 @@ def test_both_applications_at_work_beside_the_move(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing fails and nothing is lost, there and back twice, and there again."""
-    monkeypatch.setattr(live, "UNTOUCHED", 5.0)
+    monkeypatch.setattr(live, "UNTOUCHED", 2.0)
     plan = live.Plan(SCALE, rate=100, rounds=2, quiet=1)
     turns, results = live.measure(plan)
     assert [turn.way for turn in turns] == ["project", "untouched", "plain"]
