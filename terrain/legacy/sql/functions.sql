@@ -303,7 +303,7 @@ DECLARE
     child uuid;
 BEGIN
     PERFORM rebuilt.not_beside_a_batch();
-    -- Nor could what refers to it be seen.
+    -- Also where the account is seen: what has come to refer to it since might not be.
     PERFORM rebuilt.not_unseen();
     IF NOT EXISTS (SELECT FROM public.users n WHERE n.id = _key AND {own}) THEN
         RETURN;
@@ -331,7 +331,8 @@ END $body$;
     END IF;
 
 -- name: moved
--- The old application gave a row another key: the new row keeps what is only its own.
+-- The old application gave a row another key: the new row keeps what is only its own.  Its lines
+-- follow by their foreign key, one level deeper than terrain.echo says; terrain.moving is for them.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_moved(_old uuid, _new uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
@@ -376,6 +377,9 @@ END $body$;
 -- _part says whether what the part is made from has changed, and is NULL if that is not known:
 -- true, it is written without a look; false, neither it nor what is judged by it is looked at.
 -- _refers says whether what the row refers to may have changed.
+--
+-- It returns a value nobody looks at, and keeps one in echoing, because an assignment needs no
+-- query and PERFORM is one (docs/decisions/0015-what-a-statement-pays.md).
 --
 -- What may have been written by a batch or by another session is looked at after the write
 -- of the new row, which waits for them, and in a snapshot of its own.
