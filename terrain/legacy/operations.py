@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from django.apps import apps
+from django.apps.registry import Apps
 from django.contrib.postgres.operations import NotInTransactionMixin
-from django.db import migrations, transaction
+from django.db import migrations, router, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations.state import ProjectState, StateApps
+from django.db.migrations.state import ProjectState
 
 from terrain.legacy import (
     catalog,
@@ -30,7 +32,11 @@ from terrain.pace.governor import between_steps
 
 
 class LegacyOperation(NotInTransactionMixin, migrations.RunPython, ABC):
-    """An operation with a legacy table for its argument, in transactions of its own."""
+    """An operation with a legacy table for its argument, in transactions of its own.
+
+    None asks for the models of its time: it speaks SQL.  So they are not rendered for it, which
+    would take longer than most of these do.
+    """
 
     atomic = False
 
@@ -50,17 +56,24 @@ class LegacyOperation(NotInTransactionMixin, migrations.RunPython, ABC):
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
         between_steps(schema_editor.connection, "migrate")
-        super().database_forwards(app_label, schema_editor, from_state, to_state)
+        if router.allow_migrate(schema_editor.connection.alias, app_label):
+            self.forwards(apps, schema_editor)
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        if router.allow_migrate(schema_editor.connection.alias, app_label):
+            self.backwards(apps, schema_editor)
 
     @abstractmethod
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         """What it is for."""
 
-    def backwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         """Nothing, unless a subclass says otherwise."""
 
 
@@ -74,9 +87,7 @@ class FindTables(LegacyOperation):
             "Let sessions that begin from now on find the tables in legacy, then public"
         )
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
         if catalog.legacy_tables(connection) and not prepare.is_prepared(connection):
             with ledger.recorded(self.STEP, connection.alias) as run:
@@ -85,9 +96,7 @@ class FindTables(LegacyOperation):
                     run.detail["set_for"] = list(prepare.prepare(connection).set_for)
                     run.save()
 
-    def backwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         """What an operator has prepared stays so; what this has set goes."""
         run = ledger.last(self.STEP, schema_editor.connection.alias)
         if run is not None and run.detail.pop("set_for", None):
@@ -101,16 +110,12 @@ class StandAside(LegacyOperation):
     def describe(self) -> str:
         return f"Move {self.args[0]} aside, to the schema legacy"
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         (table,) = self.args
         with ledger.recorded(f"move {table}", schema_editor.connection.alias):
             engine.stand_aside(schema_editor.connection, table)
 
-    def backwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         engine.move_back(schema_editor.connection, self.args[0])
 
 
@@ -120,17 +125,13 @@ class KeepInStep(LegacyOperation):
     def describe(self) -> str:
         return "Keep the legacy tables and the new ones in step, by triggers on both"
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
         engine.stand_beside(connection)
         if catalog.is_moved(connection):
             usage.forget(connection)
 
-    def backwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
         if not catalog.is_moved(connection):
             return
@@ -146,14 +147,10 @@ class Return(LegacyOperation):
     def describe(self) -> str:
         return f"Bring back {', '.join(self.args)}, if a rollback has parked them"
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         engine.unpark(schema_editor.connection)
 
-    def backwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         if catalog.is_moved(schema_editor.connection):
             engine.park(schema_editor.connection, tables=self.args)
 
@@ -166,9 +163,7 @@ class Copy(LegacyOperation):
         into = f"{lens.new} and {lens.part.table}" if lens.part else lens.new
         return f"Copy {lens.legacy} into {into}, in batches"
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
         if catalog.is_moved(connection) and not engine.stands_beside(connection):
             # A rollback was killed while it took the triggers off.
@@ -182,9 +177,7 @@ class CopyCustomers(LegacyOperation):
     def describe(self) -> str:
         return "Make customers of the addresses in orders and user_tables"
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         customers.copy_customers(schema_editor.connection)
 
 
@@ -194,9 +187,7 @@ class Settle(LegacyOperation):
     def describe(self) -> str:
         return "Open the new tables, settle owner links, merges and repeated ids"
 
-    def forwards(
-        self, apps: StateApps, schema_editor: BaseDatabaseSchemaEditor
-    ) -> None:
+    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         closing.open_all(schema_editor.connection)
         engine.drop_schema_if_empty(schema_editor.connection, catalog.PARKED)
         settling.settle(schema_editor.connection)
