@@ -7,7 +7,7 @@ looks at as many seeds, RACES_SEED=17 at that one alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,13 +21,16 @@ from terrain.legacy import copying, retreat, settling
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.sql import sync
 from tests import interleaving as drawn
+from tests import shopkeeper
 from tests.conftest import Database, pointed_at
 from tests.legacy import (
     artist,
     example,
+    ids,
     insert,
     legacy_schema,
     model,
+    named,
     order,
     table,
     transfer,
@@ -136,16 +139,24 @@ class Runner:
     """Runs schedules, each on a database of its own."""
 
     def __init__(
-        self, make: Callable[[], Database], commands: Any, copied: Any
+        self,
+        make: Callable[[], Database],
+        commands: Any,
+        copied: Any,
+        own: Sequence[str] = (),
     ) -> None:
         self.make = make
         self.commands = commands
         self.copied = copied
+        # Triggers that write what no client has said: then the model cannot know what is right.
+        self.own = own
 
     def broken(self, steps: list[drawn.Step]) -> tuple[str, list[str]] | None:
         """What law a schedule breaks, and what was said."""
         with ExitStack() as stack:
             database = stack.enter_context(self.make())  # type: ignore[arg-type]
+            for each in self.own:
+                database.execute(ids(each))
             run = drawn.Run(
                 database,
                 {
@@ -157,10 +168,11 @@ class Runner:
             try:
                 run.follow(steps)
                 drawn.settle_all(self.copied)
-                found = [
-                    *drawn.violations(database),
-                    *run.model.violations(database),
-                ]
+                found = [*drawn.violations(database)]
+                if self.own:
+                    found = _but_contradictory(database, found)
+                else:
+                    found += run.model.violations(database)
             except Exception as error:
                 found = [f"{type(error).__name__}: {error}"]
             for command in run.commands.values():
@@ -178,7 +190,7 @@ class Runner:
         shortest = self._shortest(steps)
         why, history = self.broken(shortest) or found
         said = "\n".join(f"  {step}" for step in shortest)
-        told = "\n".join(f"  {line}" for line in history)
+        told = "\n".join(f"  {line}" for line in [*self.own, *history])
         pytest.fail(
             f"seed {seed}: {why}\n\nthe schedule:\n{said}\n\nas it went:\n{told}"
         )
@@ -198,6 +210,17 @@ class Runner:
         return steps
 
 
+def _but_contradictory(database: Database, found: list[str]) -> list[str]:
+    """Without rows whose triggers never agree: those are held, and somebody has to decide."""
+    held = [
+        named(key)
+        for (key,) in database.rows(
+            "SELECT legacy_id FROM legacy_quarantine WHERE reason = 'triggers_disagree'"
+        )
+    ]
+    return [line for line in found if not any(key in line for key in held)]
+
+
 @pytest.fixture
 def runner(
     cluster: Any,
@@ -207,13 +230,15 @@ def runner(
     template: Callable[[str | None], str],
     django_db_blocker: Any,
 ) -> Callable[..., Runner]:
-    def make_runner(upto: str | None, commands: Any, copied: Any = ()) -> Runner:
+    def make_runner(
+        upto: str | None, commands: Any, copied: Any = (), own: Sequence[str] = ()
+    ) -> Runner:
         source = template(upto)
 
         def made() -> Any:
             return _Made(cluster, create_database, drop_database, administrator, source)
 
-        return Runner(made, commands, copied)
+        return Runner(made, commands, copied, own)
 
     django_db_blocker.unblock()
     yield make_runner
@@ -271,6 +296,15 @@ def test_while_the_copy_runs(runner: Callable[..., Runner], seed: int) -> None:
 def test_both_applications_and_settle(runner: Callable[..., Runner], seed: int) -> None:
     commands = {"settle": settle, "settle again": settle}
     runner(None, commands).check(seed, ("old1", "old2", "new1", "new2"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_triggers_and_foreign_keys_of_the_shop_s_own(
+    runner: Callable[..., Runner], seed: int
+) -> None:
+    """On the tables of both applications."""
+    own = shopkeeper.drawn(seed)
+    runner(None, {"settle": settle}, own=own).check(seed, ("old1", "old2", "new1"))
 
 
 @pytest.mark.parametrize("seed", SEEDS[: max(1, len(SEEDS) // 12)])
