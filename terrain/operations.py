@@ -27,10 +27,12 @@ def _note(
 
     Django's own way renders the model, and each that is related to it, anew: half of all that
     a migration of this project takes.  PostgreSQL's schema editor looks for neither in a
-    rendered model.
+    rendered model; whoever does (``RunPython``, the end of ``migrate``) has all of them
+    rendered first, because the state says that this was put off.
     """
     options = state.models[app_label, model].options
     options[option] = [*options.get(option, []), it]
+    state.is_delayed = True
 
 
 class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
