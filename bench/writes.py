@@ -1,9 +1,10 @@
 """What keeping in step costs the old application: single statements, beside an untouched shop.
 
-Two clones of one shop, one of them migrated, are asked in turn, a few statements here and
-the same there, so that whatever else the machine does meets both.  Each statement is
-prepared and a transaction of its own; once with the disk (``synchronous_commit``, as
-clients wait for it), and once without, which leaves the work itself.
+Three clones of one shop are asked in turn, a few statements here and the same there, so that
+whatever else the machine does meets all: one untouched, one migrated, and one migrated whose
+triggers are those that a DBA would type (``triggers.sql``): the least that the new rows cost.
+Each statement is prepared and a transaction of its own; once with the disk
+(``synchronous_commit``, as clients wait for it), and once without, which leaves the work itself.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from bench import clients, report, shop
 
 Connection = psycopg.Connection[Any]
 
-#: Statements asked of one database before it is the other's turn, turns of each, and pairs of
+PLAIN = Path(__file__).with_name("triggers.sql")
+#: Statements asked of one database before it is the next one's turn, turns of each, and sets of
 #: connections that have so many: one server process is woken more quickly than the next, by
 #: the processor it happens to be on, as long as it lives.
-AT_ONCE, TURNS, PAIRS = 20, 5, 5
+AT_ONCE, TURNS, SETS = 20, 5, 5
 #: What a write may cost, in times of what it costs in an untouched shop.
 WANTED = 2.0
 
@@ -44,7 +48,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Keys:
-    """Rows that are there in both clones."""
+    """Rows that are there in all clones."""
 
     assets: list[str]
     artists: list[str]
@@ -199,49 +203,75 @@ KINDS = (*WRITES, *UNMAPPED, *READS)
 
 @dataclass(frozen=True)
 class Cost:
-    """Milliseconds of a statement, the mean of the pairs' medians; ``times`` is the ratio."""
+    """Milliseconds of a statement, the mean of the sets' medians; ``times`` is the ratio."""
 
     name: str
     untouched: float
     in_step: float
+    plain: float
     wanted: float
 
     @property
     def times(self) -> float:
         return self.in_step / self.untouched
 
+    @property
+    def plain_times(self) -> float:
+        return self.plain / self.untouched
+
 
 @contextmanager
-def _two(scale: float) -> Iterator[tuple[str, str]]:
-    """An untouched shop and a migrated one, after the same housekeeping."""
+def _three(scale: float) -> Iterator[tuple[str, str, str]]:
+    """Untouched, migrated, and with a DBA's triggers, after the same housekeeping."""
     template = shop.shop(scale)
-    with shop.clone(template, "untouched") as untouched, shop.clone(template) as moved:
-        for database in (untouched, moved):
+    with (
+        shop.clone(template, "untouched") as untouched,
+        shop.clone(template) as moved,
+        shop.clone(template, "plain") as plain,
+    ):
+        for database in (untouched, moved, plain):
             clients.admit(database)
             shop.run(database, "manage.py", "prepare_database")
-        print("migrate", file=sys.stderr)
-        shop.run(moved, "manage.py", "migrate", "--verbosity", "0")
-        for database in (untouched, moved):
+        for database in (moved, plain):
+            print("migrate", file=sys.stderr)
+            shop.run(database, "manage.py", "migrate", "--verbosity", "0")
+        _plain_triggers(plain)
+        for database in (untouched, moved, plain):
             with shop.connect(database) as connection:
                 connection.execute("VACUUM (ANALYZE)")
         shop.checkpoint()
-        yield untouched, moved
+        yield untouched, moved, plain
 
 
-def costs(scale: float, on_disk: bool, turns: int, pairs: int) -> list[Cost]:
-    """What each kind costs in both; ``on_disk`` if each commit is waited for."""
-    with _two(scale) as databases:
-        with _connected(databases, on_disk) as both:
-            keys = Keys.of(both[0])
-        taken: dict[str, list[tuple[float, float]]] = {}
-        for pair in range(pairs):
-            with _connected(databases, on_disk) as both:
+def _plain_triggers(database: str) -> None:
+    """Put those that a DBA would type in the place of those that keep both sides in step."""
+    with shop.connect(database) as connection:
+        for schema, table, trigger in connection.execute(
+            "SELECT c.relnamespace::regnamespace::text, c.relname, t.tgname FROM pg_trigger t"
+            " JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
+            " WHERE p.pronamespace = 'rebuilt'::regnamespace"
+        ).fetchall():
+            connection.execute(
+                sql.SQL("DROP TRIGGER {} ON {}").format(
+                    sql.Identifier(trigger), sql.Identifier(schema, table)
+                )
+            )
+        connection.execute(PLAIN.read_text())  # type: ignore[call-overload]
+
+
+def costs(scale: float, on_disk: bool, turns: int, sets: int) -> list[Cost]:
+    """What each kind costs in all three; ``on_disk`` if each commit is waited for."""
+    with _three(scale) as databases:
+        with _connected(databases, on_disk) as connections:
+            keys = Keys.of(connections[0])
+        taken: dict[str, list[tuple[float, ...]]] = {}
+        for part in range(sets):
+            with _connected(databases, on_disk) as connections:
                 for kind in KINDS:
                     print(kind.name, file=sys.stderr)
+                    asked = range(part * turns, (part + 1) * turns)
                     taken.setdefault(kind.name, []).append(
-                        _asked(
-                            kind, both, keys, range(pair * turns, (pair + 1) * turns)
-                        )
+                        _asked(kind, connections, keys, asked)
                     )
     return [
         Cost(
@@ -255,48 +285,49 @@ def costs(scale: float, on_disk: bool, turns: int, pairs: int) -> list[Cost]:
 
 @contextmanager
 def _connected(
-    databases: tuple[str, str], on_disk: bool
-) -> Iterator[tuple[Connection, Connection]]:
+    databases: tuple[str, ...], on_disk: bool
+) -> Iterator[tuple[Connection, ...]]:
     setting = "on" if on_disk else "off"
-    first, second = (
-        psycopg.connect(
-            shop.CLUSTER.dsn(name, clients.ROLE),
-            autocommit=True,
-            options=f"-c synchronous_commit={setting}",
+    with ExitStack() as stack:
+        yield tuple(
+            stack.enter_context(
+                psycopg.connect(
+                    shop.CLUSTER.dsn(name, clients.ROLE),
+                    autocommit=True,
+                    options=f"-c synchronous_commit={setting}",
+                )
+            )
+            for name in databases
         )
-        for name in databases
-    )
-    with first, second:
-        yield first, second
 
 
 def _asked(
-    kind: Kind, both: tuple[Connection, Connection], keys: Keys, turns: range
-) -> tuple[float, float]:
+    kind: Kind, connections: tuple[Connection, ...], keys: Keys, turns: range
+) -> tuple[float, ...]:
     """Milliseconds, the median of each database."""
-    taken: tuple[list[float], list[float]] = ([], [])
+    taken: list[list[float]] = [[] for _ in connections]
+    places = list(range(len(connections)))
     for turn in turns:
-        # Another goes first each time; the first turn warms both up.
-        for place in (0, 1) if turn % 2 else (1, 0):
+        # Another goes first each time; the first turn warms all up.
+        for place in places[turn % len(places) :] + places[: turn % len(places)]:
             for number in range(turn * AT_ONCE, (turn + 1) * AT_ONCE):
                 parameters = kind.parameters(keys, number)
                 began = time.perf_counter()
-                cursor = both[place].execute(
+                cursor = connections[place].execute(
                     kind.statement, parameters, prepare=True  # type: ignore[call-overload]
                 )
                 if cursor.description:
                     cursor.fetchall()
                 if turn > turns[0]:
                     taken[place].append((time.perf_counter() - began) * 1000)
-    untouched, in_step = map(statistics.median, taken)
-    return untouched, in_step
+    return tuple(map(statistics.median, taken))
 
 
-def measure(scale: float, turns: int = TURNS, pairs: int = PAIRS) -> dict[str, Any]:
+def measure(scale: float, turns: int = TURNS, sets: int = SETS) -> dict[str, Any]:
     """Both with the disk and without: kind -> milliseconds and times."""
     found = {
-        "with the disk": costs(scale, True, turns, pairs),
-        "without": costs(scale, False, turns, pairs),
+        "with the disk": costs(scale, True, turns, sets),
+        "without": costs(scale, False, turns, sets),
     }
     return {
         "scale": scale,
@@ -307,6 +338,8 @@ def measure(scale: float, turns: int = TURNS, pairs: int = PAIRS) -> dict[str, A
                     "untouched": each.untouched,
                     "in_step": each.in_step,
                     "times": each.times,
+                    "plain": each.plain,
+                    "plain_times": each.plain_times,
                     # What is wanted is of what a client waits for.
                     "wanted": each.wanted if how == "with the disk" else None,
                 }
@@ -321,7 +354,7 @@ def show(results: dict[str, Any]) -> None:
     for how, some in results["costs"].items():
         report.table(
             f"Scale {results['scale']:g}, {how}; milliseconds, medians",
-            ["", "untouched", "in step", "times", "at most"],
+            ["", "untouched", "in step", "times", "DBA's", "times", "at most"],
             [list(each.values()) for each in some],
         )
 

@@ -557,14 +557,18 @@ class DailyUsage(Usage):
 class UsageLog(Usage):
     """A change that the database's triggers have seen, not summed up yet.
 
-    Only ever inserted into by writers, so none waits for another; see ``usage.py``.
+    Only ever inserted into by writers, so none waits for another; see ``usage.py``.  Of a library
+    it is an asset and its numbers; of a layout, which assets were placed before and after, as
+    the layout spells them, once for each placement: they are told apart when it is summed up.
     """
 
-    asset_id = models.UUIDField()
+    asset_id = models.UUIDField(null=True)
+    placed_before = models.JSONField(null=True)
+    placed_after = models.JSONField(null=True)
 
     class Meta:
         db_table = "asset_usage_log"
         verbose_name_plural = "usage log"
 
     def __str__(self) -> str:
-        return f"{self.asset_id} on {self.day}"
+        return f"{self.asset_id or self.source} on {self.day}"

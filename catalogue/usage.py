@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain import locks
-from terrain.sqlfiles import statements
+from terrain.sqlfiles import render, statements
 
 #: Changes summed up in one transaction.
 TAKEN_AT_ONCE = 10_000
@@ -51,7 +51,14 @@ class OfAsset:
 
 
 def _sql(name: str) -> str:
-    return statements(Path(__file__).with_suffix(".sql"))[name]
+    """A statement of usage.sql, with the entries of the log told apart by asset."""
+    source = statements(Path(__file__).with_suffix(".sql"))
+    told_apart = source["told_apart"]
+    return render(
+        source[name],
+        waiting=render(told_apart, log="public.asset_usage_log"),
+        of_taken=render(told_apart, log="taken"),
+    )
 
 
 def roll_up(connection: BaseDatabaseWrapper) -> int:

@@ -106,7 +106,7 @@ def test_both_applications_at_work_beside_the_move(
 def test_statements_beside_an_untouched_shop(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    results = writes.measure(SCALE, turns=2, pairs=1)
+    results = writes.measure(SCALE, turns=2, sets=1)
     for some in results["costs"].values():
         assert [each["statement"] for each in some] == [
             kind.name for kind in writes.KINDS

@@ -31,13 +31,18 @@ def layout(*placed: str) -> str:
 
 def counted(both: Both) -> dict[tuple[str, str], tuple[int, int, int]]:
     """(asset, source) -> adds, removals, uses, of what waits and what is summed up."""
-    rows = both.has(
-        "SELECT asset_id, source, sum(adds)::int, sum(removals)::int, sum(uses)::int FROM"
-        " (SELECT asset_id, source, adds, removals, uses FROM asset_usage"
-        "   UNION ALL SELECT asset_id, source, adds, removals, uses FROM asset_usage_log) u"
-        " GROUP BY 1, 2 ORDER BY 1, 2"
+    rows = usage.by_asset_and_day(
+        connection, since=datetime.date.min, until=datetime.date.max
     )
-    return {(asset, source): (a, r, u) for asset, source, a, r, u in rows}
+    found: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for row in rows:  # one for each day
+        adds, removals, uses = found.get((named(row.asset), row.source), (0, 0, 0))
+        found[named(row.asset), row.source] = (
+            adds + row.adds,
+            removals + row.removals,
+            uses + row.uses,
+        )
+    return found
 
 
 def test_nothing_is_counted_of_what_was_there_before(migrated: Database) -> None:
@@ -207,7 +212,7 @@ def test_usage_is_parked_and_returns(
         "SELECT count(*) FROM legacy_parked.asset_usage_log"
         " UNION ALL SELECT count(*) FROM legacy_parked.asset_usage"
         " UNION ALL SELECT count(*) FROM legacy_parked.asset_usage_days"
-    ) == [(2,), (1,), (1,)]
+    ) == [(1,), (1,), (1,)]
     call_command("prepare_database", verbosity=0)
     call_command("migrate", verbosity=0)
     assert counted(both) == before
@@ -421,6 +426,17 @@ def test_usage_is_read_by_asset_and_by_artist(asset: Asset) -> None:
         ]
     AssetUsage.objects.update(day=today - datetime.timedelta(days=2))
     assert usage.by_asset_and_day(connection, **span) == []  # type: ignore[arg-type]
+
+
+def test_an_asset_that_goes_is_still_counted_where_it_was_used(both: Both) -> None:
+    """What is taken off a table after it has gone is a removal of what was summed up."""
+    both.newly("UPDATE tables SET layout = %s WHERE id = '#show'", layout("#bridge"))
+    usage.roll_up(connection)
+    both.newly("DELETE FROM models WHERE id = '#bridge'")
+    both.newly("UPDATE tables SET layout = '{}' WHERE id = '#show'")
+    assert counted(both) == {("#bridge", "layout"): (1, 1, 1)}
+    assert usage.roll_up(connection) == 1
+    assert counted(both) == {("#bridge", "layout"): (1, 1, 1)}
 
 
 def test_what_was_counted_stays_when_the_asset_goes(asset: Asset) -> None:

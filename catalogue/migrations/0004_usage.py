@@ -37,7 +37,9 @@ class Migration(migrations.Migration):
                 ("adds", models.BigIntegerField(db_default=0, default=0)),
                 ("removals", models.BigIntegerField(db_default=0, default=0)),
                 ("uses", models.BigIntegerField(db_default=0, default=0)),
-                ("asset_id", models.UUIDField()),
+                ("asset_id", models.UUIDField(null=True)),
+                ("placed_before", models.JSONField(null=True)),
+                ("placed_after", models.JSONField(null=True)),
             ],
             options={
                 "verbose_name_plural": "usage log",

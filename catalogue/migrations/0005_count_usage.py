@@ -24,7 +24,6 @@ class Migration(migrations.Migration):
                 "DROP TRIGGER IF EXISTS terrain_usage_delete ON public.table_assets;"
                 "DROP FUNCTION IF EXISTS public.terrain_count_layout_1();"
                 "DROP FUNCTION IF EXISTS public.terrain_count_library_1();"
-                "DROP FUNCTION IF EXISTS public.terrain_placed_1(jsonb);"
             ),
             tables=("public.tables", "public.table_assets"),
         ),

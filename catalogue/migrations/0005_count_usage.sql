@@ -15,59 +15,29 @@
 --
 -- The functions write as their owner: the old application's changes come with other rights.
 
-CREATE OR REPLACE FUNCTION public.terrain_placed_1(_layout jsonb) RETURNS TABLE (spelled text)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
-    -- What each placement in a layout calls its asset; NULL where it names none.
-    SELECT e.item ->> 'asset_id'
-      FROM pg_catalog.jsonb_array_elements(
-               CASE pg_catalog.jsonb_typeof(_layout -> 'models')
-                    WHEN 'array' THEN _layout -> 'models' ELSE '[]' END) AS e (item)
-$body$;
-
 CREATE OR REPLACE FUNCTION public.terrain_count_layout_1() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    was jsonb;
-    is_ jsonb;
-    -- What terrain_placed_1 looks at, in one expression that needs no query: strict, because
-    -- a lax path would also look into arrays within the array.
+    -- What each placement calls its asset.  Strict, because a lax path would also look into
+    -- arrays within the array; whatever has another shape than it should places nothing.
     named CONSTANT jsonpath := jsonpath 'strict $.models[*] ? (exists (@.asset_id)).asset_id';
+    was jsonb := '[]';
+    is_ jsonb := '[]';
 BEGIN
     IF TG_OP <> 'INSERT' THEN
-        was := OLD.layout;
+        was := coalesce(jsonb_path_query_array(OLD.layout, named, '{}', true), '[]');
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        is_ := NEW.layout;
+        is_ := coalesce(jsonb_path_query_array(NEW.layout, named, '{}', true), '[]');
     END IF;
     -- Mostly a piece has been moved or turned, and the same assets are placed as before.
     -- As text: to jsonb 2.0 and 2 are the same.
-    IF coalesce(jsonb_path_query_array(was, named, '{}', true), '[]')::text
-       = coalesce(jsonb_path_query_array(is_, named, '{}', true), '[]')::text THEN
-        RETURN NULL;
+    IF was::text <> is_::text THEN
+        -- Which of them are assets, and how many of each, is for whoever sums it up: the client
+        -- that saves its table need not wait for that.
+        INSERT INTO public.asset_usage_log (day, source, placed_before, placed_after)
+        VALUES ((now() AT TIME ZONE 'UTC')::date, 'layout', was, is_);
     END IF;
-    INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
-    SELECT c.asset_id, (now() AT TIME ZONE 'UTC')::date, 'layout',
-           (c.before = 0)::integer, (c.after = 0)::integer, greatest(c.after - c.before, 0)
-      -- Whether a text is an id, and how PostgreSQL reads it, is asked once for each
-      -- spelling: a pattern is dearer than all the rest.
-      FROM (SELECT CASE WHEN p.spelled
-                             ~ '^([0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}|[{][0-9A-Fa-f]{4}(-?[0-9A-Fa-f]{4}){7}[}])$'
-                        THEN p.spelled::uuid END AS asset_id,
-                   sum(p.before) AS before, sum(p.after) AS after
-              FROM (SELECT x.spelled, sum(x.before) AS before, sum(x.after) AS after
-                      FROM (SELECT b.spelled, 1 AS before, 0 AS after
-                              FROM public.terrain_placed_1(was) b
-                             UNION ALL
-                            SELECT a.spelled, 0, 1 FROM public.terrain_placed_1(is_) a) x
-                     WHERE x.spelled IS NOT NULL
-                     GROUP BY x.spelled) p
-             GROUP BY 1) c
-     WHERE (c.after > c.before OR c.after = 0)
-       -- A layout can name anything.  Its models may have no assets yet.  Not EXISTS, of which
-       -- the planner makes hash tables of all models and all assets, for each statement.  And
-       -- not "asset_id IS NOT NULL", which it would ask of each placement, pattern and all.
-       AND ((SELECT true FROM public.models m WHERE m.id = c.asset_id)
-            OR (SELECT true FROM public.assets a WHERE a.id = c.asset_id));
     RETURN NULL;
 END $body$;
 
@@ -110,8 +80,8 @@ BEGIN
     RETURN NULL;
 END $body$;
 
-REVOKE ALL ON FUNCTION public.terrain_placed_1(jsonb), public.terrain_count_layout_1(),
-    public.terrain_count_library_1() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.terrain_count_layout_1(), public.terrain_count_library_1()
+    FROM PUBLIC;
 
 CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON public.tables
     FOR EACH ROW WHEN (NEW.layout -> 'models' IS NOT NULL)
