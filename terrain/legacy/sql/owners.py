@@ -13,7 +13,8 @@ def other_address(was: str, is_: str) -> str:
         f"CASE WHEN {mapping.is_address(text)} THEN {mapping.normal_address(text)} END"
         for text in (was, is_)
     )
-    return f"({before}) IS DISTINCT FROM ({after})"
+    # Mostly they are the same text, and need not be looked into.
+    return f"({was} IS DISTINCT FROM {is_} AND ({before}) IS DISTINCT FROM ({after}))"
 
 
 def waits(lens: Lens) -> str:

@@ -97,8 +97,8 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
         render(source["held"], held=held(lens), **names),
         render(
             source["gone_user" if lens.new == "users" else "gone"],
-            delete_children="\n    ".join(
-                f"DELETE FROM public.{table} c WHERE c.{column} = _key;"
+            delete_children="".join(
+                render(source["delete_children"], child=table, column=column)
                 for table, column in dependents(lens)
             ),
             nothing_left=_nothing_left(lens),

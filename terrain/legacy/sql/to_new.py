@@ -86,7 +86,8 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
             **names,
         ),
         more_variables=(
-            "_subtotal numeric;\n    _sum numeric;\n    price text;\n    differs boolean;"
+            "_subtotal numeric;\n    _sum numeric;\n    price text;\n    odd boolean;"
+            "\n    differs boolean;"
             if lens.part
             else ""
         ),
@@ -301,17 +302,17 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
 def _flags(lens: Lens, names: Mapping[str, str]) -> str:
     source = templates("functions.sql")
     rows = flag_rows(lens)
-    condition = any_flag(lens)
+    noteworthy = f"noted OR {any_flag(lens)}"
     price = ""
     if lens.part is not None:
         price = render(
             source["price"],
-            any_flag=condition,
+            any_flag=any_flag(lens),
             subtotal=subtotal("l"),
             part=lens.part.table,
             parent=lens.part.parent,
         )
-        condition += " OR price IS NOT NULL"
+        noteworthy = "odd OR price IS NOT NULL"
         rows += [
             (
                 f"CASE WHEN why IS NULL AND price = {literal(rule.code)}"
@@ -323,7 +324,7 @@ def _flags(lens: Lens, names: Mapping[str, str]) -> str:
     return render(
         source["flags"],
         price=price,
-        any_flag=condition,
+        noteworthy=noteworthy,
         flag_rows=joined(f"({code}, {sentence})" for code, sentence in rows),
         known=texts(known_flags(lens)),
         **names,
