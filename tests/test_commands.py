@@ -17,6 +17,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from terrain import locks
 from terrain.legacy import catalog, copying, guide
 from terrain.legacy.mapping import LENSES
+from tests.both import Both
 from tests.conftest import OLD_ROLE, Database, Result
 
 pytestmark = pytest.mark.migration
@@ -658,6 +659,57 @@ def test_settle_again_puts_things_right(migrated: Database, manage: Manage) -> N
     )
     assert manage("verify_migration", "-v", "0").code == 0
     assert step(manage, "verify")["state"] == "done"
+
+
+def test_settle_again_brings_an_older_version_up_to_date(
+    both: Both, manage: Manage
+) -> None:
+    """Functions of other arguments or results, triggers of other names."""
+    there = (
+        "SELECT oid::regprocedure::text FROM pg_proc"
+        " WHERE pronamespace = 'rebuilt'::regnamespace"
+    )
+    on = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname LIKE 'zz_terrain%'"
+    functions, triggers = (sorted(both.database.rows(each)) for each in (there, on))
+    result = (
+        "DROP FUNCTION {0}; CREATE FUNCTION {0} RETURNS {1} LANGUAGE plpgsql AS '{2}'"
+    )
+    older = (
+        result.format("rebuilt.not_beside_a_batch()", "void", "BEGIN END"),
+        result.format("rebuilt.assets_gone(_key uuid)", "int", "BEGIN RETURN 1; END"),
+        "DROP FUNCTION rebuilt.assets_put; CREATE FUNCTION rebuilt.assets_put(_key uuid)"
+        " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
+        "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
+        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()",
+        "CREATE TRIGGER zz_terrain_sync_old AFTER INSERT ON public.order_items"
+        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_new_order_items()",
+    )
+    for statement in older:
+        both.database.execute(statement)
+    both.does("UPDATE assets SET name = 'Newer' WHERE id = '#tower'")
+    done = manage("settle", "--again")
+    assert (done.code, done.err) == (0, "")
+    assert sorted(both.database.rows(there)) == functions
+    assert sorted(both.database.rows(on)) == triggers
+    assert both.has("SELECT name FROM models WHERE id = '#tower'") == [("Newer",)]
+    both.does("DELETE FROM assets WHERE id = '#bridge'")
+    assert both.has("SELECT count(*) FROM models WHERE id = '#bridge'") == [(0,)]
+
+
+def test_triggers_of_another_version_go_with_a_rollback(
+    both: Both, manage: Manage, settings: Any
+) -> None:
+    settings.PREFLIGHT_ACCEPT = ["old-sessions"]
+    both.database.execute(
+        "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
+        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()"
+    )
+    done = manage("rollback_migration", "--yes", "-v", "0")
+    assert (done.code, done.err) == (0, "")
+    left = "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'zz_terrain%'"
+    assert both.database.rows(left) == []
+    manage("prepare_database")
+    assert manage("migrate", "-v", "0").code == 0
 
 
 # --- status --------------------------------------------------------------------------------

@@ -258,7 +258,8 @@ def _drop(connection: BaseDatabaseWrapper, run: Run) -> list[str]:
     _check_last_moment(connection)
     with connection.cursor() as cursor:
         for table in (*going, *_new(connection)):
-            for statement in sql.drop_triggers(table):
+            triggers = engine.our_triggers(connection, table)
+            for statement in sql.drop_triggers(table, sorted(triggers)):
                 cursor.execute(statement)
         engine.take_back_grants(connection)
         prepare.drop_rebuilt(connection)

@@ -193,6 +193,7 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     for what, statements in pieces:
 
         def make() -> None:
+            _drop_superseded(connection, statements)  # noqa: B023
             _execute(connection, statements)  # noqa: B023
             _give_to_owner(connection)
 
@@ -205,6 +206,29 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
             mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
+
+
+def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> None:
+    """Functions of other arguments or another result, as an older version has made them.
+
+    ``CREATE OR REPLACE`` would leave the former beside its own, and refuses the latter.  Whoever
+    is just about to call one is late with its row.
+    """
+    signatures = [each for each in map(sql.signature, made) if each is not None]
+    superseded = catalog.rows(
+        connection,
+        "SELECT DISTINCT p.oid::regprocedure::text"
+        "  FROM unnest(%s::text[], %s::text[], %s::text[]) AS d (name, identity, result)"
+        "  JOIN pg_proc p ON p.pronamespace = to_regnamespace('rebuilt') AND p.proname = d.name"
+        " WHERE p.oid IS DISTINCT FROM to_regprocedure(d.identity)::oid"
+        "    OR format_type(p.prorettype, NULL) <> d.result",
+        [
+            [each.name for each in signatures],
+            [each.identity for each in signatures],
+            [each.result for each in signatures],
+        ],
+    )
+    _execute(connection, (f"DROP FUNCTION {function}" for (function,) in superseded))
 
 
 def _other_owner(connection: BaseDatabaseWrapper) -> str | None:
@@ -299,18 +323,26 @@ def keep_in_step(
     """Put the triggers of one lens in place, on both sides.
 
     They come in one transaction: a change on either side is carried over from the same
-    moment on.
+    moment on.  What an older version has put there under other names goes in the same.
     """
-
+    superfluous = [
+        statement
+        for table in _sides(lens)
+        for statement in sql.drop_triggers(
+            sql.ident(*table.split(".")),
+            sorted(our_triggers(connection, table) - sql.all_triggers(table)),
+        )
+    ]
     locks.change_briefly(
         connection,
         [
+            *superfluous,
             *sql.triggers_on_legacy(lens),
             *sql.triggers_on_new(lens.new, BY_NEW[lens.new]),
         ],
         what=f"Putting the triggers on {lens.legacy} and {lens.new}",
         tables=_sides(lens),
-        mode=Mode.SHARE_ROW_EXCLUSIVE,
+        mode=Mode.ACCESS_EXCLUSIVE if superfluous else Mode.SHARE_ROW_EXCLUSIVE,
         say=say,
     )
 
@@ -346,14 +378,16 @@ def let_go(
         table
         for table in _sides(lens)
         if catalog.table_exists(connection, *table.split("."))
-        and (table in open_ or _has_triggers(connection, table))
+        and (table in open_ or our_triggers(connection, table))
     ]
     if not tables:
         return
 
     statements = []
     for table in tables:
-        statements += sql.drop_triggers(sql.ident(*table.split(".")))
+        statements += sql.drop_triggers(
+            sql.ident(*table.split(".")), sorted(our_triggers(connection, table))
+        )
         if table in open_:
             name = table.removeprefix("public.")
             statements += closing.closing(connection, name)
@@ -367,15 +401,17 @@ def let_go(
     )
 
 
-def _has_triggers(connection: BaseDatabaseWrapper, table: str) -> bool:
-    return bool(
-        catalog.value(
+def our_triggers(connection: BaseDatabaseWrapper, table: str) -> set[str]:
+    """The names of those on a qualified table that keep both sides in step, of any version."""
+    return {
+        name
+        for (name,) in catalog.rows(
             connection,
-            "SELECT true FROM pg_trigger"
-            " WHERE tgrelid = to_regclass(%s) AND starts_with(tgname, %s) LIMIT 1",
+            "SELECT tgname FROM pg_trigger"
+            " WHERE tgrelid = to_regclass(%s) AND starts_with(tgname, %s)",
             [table, sql.TRIGGER_PREFIX],
         )
-    )
+    }
 
 
 # --- parking -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg import sql as pg
@@ -27,6 +28,29 @@ def templates(name: str) -> Mapping[str, str]:
 def query(statement: str, /, **parts: str) -> str:
     """A statement of ``queries.sql``."""
     return render(templates("queries.sql")[statement].strip(), **parts)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A function of ``rebuilt``: its name there, its name with the types of its arguments, and its
+    result."""
+
+    name: str
+    identity: str
+    result: str
+
+
+def signature(statement: str) -> Signature | None:
+    """The function that a statement made here creates, if it creates one with one result."""
+    found = re.search(
+        r"CREATE OR REPLACE FUNCTION rebuilt\.(\w+)\(([^()]*)\)\s+RETURNS (?!TABLE\b)(\w+)",
+        statement,
+    )
+    if found is None:
+        return None
+    name, arguments, result = found.groups()
+    types = joined(each.split()[-1] for each in arguments.split(",") if each.strip())
+    return Signature(name, f"rebuilt.{name}({types})", result)
 
 
 def ident(*names: str) -> str:

@@ -123,12 +123,15 @@ def trigger_names(table: str) -> tuple[str, ...]:
     return (*ON_NEW, "truncate", *YIELDING)
 
 
-def drop_triggers(table: str) -> list[str]:
+def all_triggers(table: str) -> set[str]:
+    """The names of the triggers of a qualified table, those that never fire included."""
+    guarding = (GUARDING,) if table.startswith("legacy.") else ()
+    return {f"{TRIGGER_PREFIX}_{name}" for name in (*trigger_names(table), *guarding)}
+
+
+def drop_triggers(table: str, names: Iterable[str]) -> list[str]:
     """``table`` is a quoted, qualified name."""
-    return [
-        f"DROP TRIGGER IF EXISTS {ident(f'{TRIGGER_PREFIX}_{name}')} ON {table}"
-        for name in (*ON_LEGACY, *ON_NEW, "truncate", *YIELDING, GUARDING)
-    ]
+    return [f"DROP TRIGGER {ident(name)} ON {table}" for name in names]
 
 
 def closed_function() -> str:
