@@ -366,3 +366,4 @@ def _short_breaths(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses after changes of definitions are made, and take next to no time."""
     monkeypatch.setattr("terrain.pace.BREATH", 0.001)
     monkeypatch.setattr("terrain.pace.LONG_BREATH", 0.002)
+    monkeypatch.setattr("terrain.pace.LONGEST_BREATH", 0.002)

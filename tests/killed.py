@@ -70,7 +70,7 @@ def main(database: str, last: int, *command: str) -> int:
     from terrain import cli, pace
 
     pace.FIRST_BATCH, pace.LARGEST_BATCH = 2, 3
-    pace.BREATH, pace.LONG_BREATH = 0.001, 0.002
+    pace.BREATH, pace.LONG_BREATH, pace.LONGEST_BREATH = 0.001, 0.002, 0.002
     code = cli.run(["manage.py", *command])
     print(commits)
     return code

@@ -295,12 +295,41 @@ def test_after_a_change_others_take_it_in_first(
             tables=("public.a",),
             mode=Mode.ACCESS_EXCLUSIVE,
         )
-        assert slept == [pace.BREATH]
+        assert slept == [pace.BREATH / 2] * 2
         alter()
-        assert slept == [pace.BREATH] * 2
+        assert slept == [pace.BREATH / 2] * 4
         with waiting.waiting_aloud(connection, "Building an index"):
             pass
-        assert slept == [pace.BREATH] * 3
+        assert slept == [pace.BREATH / 2] * 6
+
+
+def test_who_is_still_at_it_is_waited_for(
+    stall: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is at one transaction all through the pause; as long as it takes, or a while."""
+    monkeypatch.setattr(pace, "LONGEST_BREATH", 5.0)
+    slept: list[float] = []
+    with stall.connect(application_name="shop") as shop:
+        shop.execute("BEGIN")
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 5:
+                shop.execute("COMMIT")
+
+        monkeypatch.setattr("terrain.pace.time.sleep", sleep)
+        pace.breathe(connection)
+        assert len(slept) == 5
+        shop.execute("BEGIN")
+        monkeypatch.setattr(pace, "LONGEST_BREATH", 0.02)
+        pace.breathe(connection)
+        assert len(slept) > 7
+        slept.clear()
+        pace.breathe(connection)  # it has something of its own to do, and is not waited for again
+        assert slept == [pace.BREATH / 2] * 2
+        shop.execute("COMMIT; BEGIN")
+        pace.breathe(connection)
+        assert len(slept) > 4
 
 
 @pytest.mark.migration
@@ -309,7 +338,7 @@ def test_after_a_migration_that_makes_tables_longer(
 ) -> None:
     with empty.connect(application_name="shop"):
         assert manage("migrate", "-v0").code == 0
-    assert {*slept} == {pace.BREATH, pace.LONG_BREATH}
+    assert {*slept} == {pace.BREATH / 2, pace.LONG_BREATH / 2}
 
 
 def test_rows_are_written_without_a_pause(stall: Database, slept: list[float]) -> None:

@@ -15,8 +15,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 #: Seconds a batch should take with its commit: while others are connected, and alone.
 BESIDE_OTHERS, ALONE = 0.08, 0.5
 #: Seconds after a change of definitions while others are connected: of a table or a few
-#: functions, and of several tables at once.
-BREATH, LONG_BREATH = 0.03, 0.1
+#: functions, and of several tables at once; and how much longer at most, for who is still at it.
+BREATH, LONG_BREATH, LONGEST_BREATH = 0.03, 0.1, 0.25
 #: Rows in the first batch, and at most.
 FIRST_BATCH, LARGEST_BATCH = 200, 20_000
 
@@ -83,13 +83,51 @@ def others_connected(connection: BaseDatabaseWrapper) -> bool:
         return cursor.fetchone() is not None
 
 
+#: Transactions that have outlasted a pause: a report, or one that somebody has left open.
+_lasting: set[str] = set()
+
+
 def breathe(connection: BaseDatabaseWrapper, long: bool = False) -> None:
     """After a change of definitions: a moment for others to take it in, if there are any.
 
     Every session is told of every table, index and function that has changed, and looks
     through all plans it has kept for each, before its next statement.  One change is soon
-    taken in; twenty within a tenth of a second are one long wait.
+    taken in; twenty within a tenth of a second are one long wait.  How long it takes depends on
+    what each session has kept, which nobody but itself knows.  So whoever is at the same
+    transaction in the middle of the pause and at its end is waited for, a while.
     See docs/decisions/0007-short-locks.md.
     """
-    if others_connected(connection):
-        time.sleep(LONG_BREATH if long else BREATH)
+    global _lasting
+    if not others_connected(connection):
+        return
+    pause = LONG_BREATH if long else BREATH
+    time.sleep(pause / 2)
+    at_it = _transactions(connection)
+    time.sleep(pause / 2)
+    until = time.monotonic() + LONGEST_BREATH
+    while True:
+        now = _transactions(connection)
+        _lasting &= now
+        at_it &= now - _lasting
+        if not at_it:
+            return
+        if time.monotonic() >= until:
+            _lasting |= at_it
+            return
+        time.sleep(min(BREATH, LONGEST_BREATH) / 3)
+
+
+def _transactions(connection: BaseDatabaseWrapper) -> set[str]:
+    """Transactions that others have begun in this database.
+
+    By their virtual numbers, which everybody may see, of every role.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT l.virtualxid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
+            " WHERE l.locktype = 'virtualxid' AND l.virtualxid = l.virtualtransaction"
+            "   AND a.datname = current_database() AND a.usesysid IS NOT NULL"
+            "   AND coalesce(a.backend_type, 'client backend') = 'client backend'"
+            "   AND a.pid <> pg_backend_pid() AND a.application_name IS DISTINCT FROM 'terrain'"
+        )
+        return {number for (number,) in cursor.fetchall()}
