@@ -325,7 +325,9 @@ def test_who_is_still_at_it_is_waited_for(
         pace.breathe(connection)
         assert len(slept) > 7
         slept.clear()
-        pace.breathe(connection)  # it has something of its own to do, and is not waited for again
+        pace.breathe(
+            connection
+        )  # it has something of its own to do, and is not waited for again
         assert slept == [pace.BREATH / 2] * 2
         shop.execute("COMMIT; BEGIN")
         pace.breathe(connection)
