@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 BESIDE_OTHERS, ALONE = 0.08, 0.5
 #: Seconds after a change of definitions while others are connected: of a table or a few
 #: functions, and of several tables at once; and how much longer at most, for who is still at it.
-BREATH, LONG_BREATH, LONGEST_BREATH = 0.03, 0.1, 0.25
+BREATH, LONG_BREATH, LONGEST_BREATH = 0.06, 0.1, 0.25
 #: Rows in the first batch, and at most.
 FIRST_BATCH, LARGEST_BATCH = 200, 20_000
 
