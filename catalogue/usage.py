@@ -19,8 +19,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from terrain import locks
 from terrain.sqlfiles import render, statements
 
-#: Changes summed up in one transaction.
-TAKEN_AT_ONCE = 10_000
+#: Changes summed up in one transaction: a second's work if each is a table of 200 pieces.
+TAKEN_AT_ONCE = 500
 #: Rows that :func:`by_asset_and_day` gives at most, unless told otherwise.
 ROWS = 1000
 

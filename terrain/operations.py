@@ -20,8 +20,8 @@ from terrain.constraints import ForeignKeyConstraint
 from terrain.pace.governor import between_steps
 
 
-def _note(
-    state: ProjectState, app_label: str, model: str, option: str, it: Any
+def _add_unrendered(
+    state: ProjectState, app_label: str, model: str, option: str, added: Any
 ) -> None:
     """Add an index or constraint to a model's state.
 
@@ -31,7 +31,7 @@ def _note(
     rendered first, because the state says that this was put off.
     """
     options = state.models[app_label, model].options
-    options[option] = [*options.get(option, []), it]
+    options[option] = [*options.get(option, []), added]
     state.is_delayed = True
 
 
@@ -41,7 +41,7 @@ class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
     atomic = False
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        _note(state, app_label, self.model_name_lower, "indexes", self.index)
+        _add_unrendered(state, app_label, self.model_name_lower, "indexes", self.index)
 
     def describe(self) -> str:
         return f"Index {self.index.name} on {self.model_name}, built beside the traffic"
@@ -83,7 +83,9 @@ class AddConstraintOnline(NotInTransactionMixin, migrations.AddConstraint):
     atomic = False
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        _note(state, app_label, self.model_name_lower, "constraints", self.constraint)
+        _add_unrendered(
+            state, app_label, self.model_name_lower, "constraints", self.constraint
+        )
 
     def describe(self) -> str:
         return f"Constraint {self.constraint.name} on {self.model_name}, without blocking it"

@@ -69,17 +69,19 @@ class Pace:
         self.rows = max(1, self.rows // 2)
 
 
+#: Somebody else's session in this database, as ``a``.
+_OTHERS = (
+    "a.datname = current_database() AND a.usesysid IS NOT NULL"
+    # NULL where it is another role's, and not for us to know.
+    " AND coalesce(a.backend_type, 'client backend') = 'client backend'"
+    " AND a.pid <> pg_backend_pid() AND a.application_name IS DISTINCT FROM 'terrain'"
+)
+
+
 def others_connected(connection: BaseDatabaseWrapper) -> bool:
     """Whether anybody else has a session in this database."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT true FROM pg_stat_activity"
-            " WHERE datname = current_database() AND usesysid IS NOT NULL"
-            # NULL where it is another role's, and not for us to know.
-            "   AND coalesce(backend_type, 'client backend') = 'client backend'"
-            "   AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM 'terrain'"
-            " LIMIT 1"
-        )
+        cursor.execute(f"SELECT true FROM pg_stat_activity a WHERE {_OTHERS} LIMIT 1")
         return cursor.fetchone() is not None
 
 
@@ -114,7 +116,7 @@ def breathe(connection: BaseDatabaseWrapper, long: bool = False) -> None:
         if time.monotonic() >= until:
             _lasting |= at_it
             return
-        time.sleep(min(BREATH, LONGEST_BREATH) / 3)
+        time.sleep(BREATH / 3)
 
 
 def _transactions(connection: BaseDatabaseWrapper) -> set[str]:
@@ -126,8 +128,6 @@ def _transactions(connection: BaseDatabaseWrapper) -> set[str]:
         cursor.execute(
             "SELECT l.virtualxid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
             " WHERE l.locktype = 'virtualxid' AND l.virtualxid = l.virtualtransaction"
-            "   AND a.datname = current_database() AND a.usesysid IS NOT NULL"
-            "   AND coalesce(a.backend_type, 'client backend') = 'client backend'"
-            "   AND a.pid <> pg_backend_pid() AND a.application_name IS DISTINCT FROM 'terrain'"
+            f"  AND {_OTHERS}"
         )
         return {number for (number,) in cursor.fetchall()}
