@@ -6,7 +6,7 @@ run again after having been killed at any instant, and a second run changes noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -193,6 +193,7 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     for what, statements in pieces:
 
         def make() -> None:
+            _bring_back_functions(connection, statements)  # noqa: B023
             _drop_superseded(connection, statements)  # noqa: B023
             _execute(connection, statements)  # noqa: B023
             _give_to_owner(connection)
@@ -206,6 +207,7 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
             mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
+    drop_parked_functions(connection)
 
 
 def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> None:
@@ -416,6 +418,9 @@ def our_triggers(connection: BaseDatabaseWrapper, table: str) -> set[str]:
 
 # --- parking -------------------------------------------------------------------------------
 
+#: Functions dropped, or put aside, in one transaction.
+FUNCTIONS_AT_ONCE = 20
+
 #: Not made anew by a migration after a rollback: terrain.0001 stays applied, because
 #: Django's own tables refer to it.
 _WITHOUT_STAND_IN = ("users", "users_groups", "users_user_permissions")
@@ -476,6 +481,68 @@ def _drop_limits(connection: BaseDatabaseWrapper, table: str) -> list[str]:
             [f"public.{table}"],
         )
     ]
+
+
+def park_functions(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
+    """Put what the triggers have called aside, instead of dropping it.
+
+    PL/pgSQL files what it keeps of a function by the function's number, as long as a session
+    lives: a new one in its place frees that, a drop does not, nor does a new one after it.  So
+    a pool whose connections are never recycled would remember every time there and back.
+    The functions of triggers are filed by the triggers' numbers, too: they are dropped.
+    """
+    functions = _functions(connection, "functions_to_park")
+    for some in a_few_at_a_time(functions):
+        locks.change_briefly(
+            connection,
+            [
+                *_make_schema(connection, PARKED),
+                *(f"ALTER FUNCTION {each} SET SCHEMA {PARKED}" for each in some),
+            ],
+            what="Putting functions of the schema rebuilt aside",
+            tables=(),
+            mode=Mode.ACCESS_EXCLUSIVE,
+            say=say,
+        )
+
+
+def a_few_at_a_time(functions: Sequence[str]) -> Iterator[Sequence[str]]:
+    """What may be changed in one transaction: everybody connected is told of each, and looks
+    through all that it keeps; see :func:`terrain.pace.breathe`."""
+    for start in range(0, len(functions), FUNCTIONS_AT_ONCE):
+        yield functions[start : start + FUNCTIONS_AT_ONCE]
+
+
+def _bring_back_functions(connection: BaseDatabaseWrapper, made: Iterable[str]) -> None:
+    """Those that will be made anew: see :func:`park_functions`."""
+    names = {each.name for each in map(sql.signature, made) if each is not None}
+    parked = _functions(connection, "parked_functions", names)
+    _execute(
+        connection,
+        [
+            *(_make_schema(connection, REBUILT) if parked else []),
+            *(f"ALTER FUNCTION {each} SET SCHEMA {REBUILT}" for each in parked),
+        ],
+    )
+
+
+def drop_parked_functions(connection: BaseDatabaseWrapper) -> None:
+    """Those of them that nobody has brought back: another version's."""
+    _execute(
+        connection,
+        (
+            f"DROP FUNCTION {each}"
+            for each in _functions(connection, "parked_functions")
+        ),
+    )
+
+
+def _functions(
+    connection: BaseDatabaseWrapper, query: str, names: set[str] | None = None
+) -> list[str]:
+    """Functions that a query finds, of these names if some are given, for SQL."""
+    found = catalog.rows(connection, sql.query(query))
+    return [str(identity) for identity, name in found if names is None or name in names]
 
 
 def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:

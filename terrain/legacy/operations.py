@@ -137,6 +137,7 @@ class KeepInStep(LegacyOperation):
             return
         for lens in LENSES:
             engine.let_go(connection, lens, close=True)
+        engine.park_functions(connection)
         prepare.drop_rebuilt(connection)
         engine.park(connection)
 
@@ -189,5 +190,6 @@ class Settle(LegacyOperation):
 
     def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         closing.open_all(schema_editor.connection)
+        engine.drop_parked_functions(schema_editor.connection)
         engine.drop_schema_if_empty(schema_editor.connection, catalog.PARKED)
         settling.settle(schema_editor.connection)

@@ -393,24 +393,18 @@ def others_on_rebuilt(connection: BaseDatabaseWrapper) -> list[str]:
     ]
 
 
-#: Functions dropped in one transaction.
-DROPPED_AT_ONCE = 20
-
-
 def drop_rebuilt(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     """Take away all that was derived; when the path was set is still remembered.
 
-    The functions, which no trigger calls any more, go a few at a time: everybody connected
-    is told of each, see :func:`breathe`.
+    The functions, which no trigger calls any more, go a few at a time.
     """
     if not catalog.schema_exists(connection, REBUILT):
         return
     functions = _functions_nothing_depends_on(connection)
-    for start in range(0, len(functions), DROPPED_AT_ONCE):
-        some = sql.joined(functions[start : start + DROPPED_AT_ONCE])
+    for some in engine.a_few_at_a_time(functions):
         locks.change_briefly(
             connection,
-            [f"DROP FUNCTION {some}"],
+            [f"DROP FUNCTION {sql.joined(some)}"],
             what="Dropping functions of the schema rebuilt",
             tables=(),
             mode=Mode.ACCESS_EXCLUSIVE,

@@ -90,6 +90,7 @@ def _withdraw(connection: BaseDatabaseWrapper, say: Say | None) -> None:
     """
     for lens in LENSES:
         engine.let_go(connection, lens, say, close=True)
+    engine.park_functions(connection, say)
     prepare.drop_rebuilt(connection, say)
     applied = MigrationRecorder(connection).applied_migrations()
     if ("orders", "0001_initial") in applied:

@@ -475,3 +475,31 @@ SELECT 'index', r.relname, NULL
  WHERE i.indrelid = to_regclass(%(parked)s) AND r.relname = ANY (%(names)s)
    AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid)
  ORDER BY 1, 2
+
+-- name: functions_to_park
+-- Functions of rebuilt that can be kept elsewhere: nothing needs them, nor they anything of the
+-- shop's (whose tables, were there one for an argument, could not be dropped any more).
+SELECT p.oid::regprocedure::text, p.proname
+  FROM pg_proc p
+ WHERE p.pronamespace = to_regnamespace('rebuilt')
+   AND p.prokind = 'f' AND NOT p.proretset AND p.prorettype <> 'trigger'::regtype
+   AND pg_has_role(p.proowner, 'USAGE')
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid)
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                      AND d.refclassid NOT IN ('pg_namespace'::regclass, 'pg_language'::regclass))
+   AND NOT EXISTS (SELECT FROM pg_proc o
+                    WHERE o.pronamespace = to_regnamespace('legacy_parked')
+                      AND o.proname = p.proname AND o.proargtypes = p.proargtypes)
+ ORDER BY p.oid
+
+-- name: parked_functions
+-- Those in legacy_parked.  Ours are known by the path that they set: what somebody else has
+-- put there stays there.
+SELECT p.oid::regprocedure::text, p.proname
+  FROM pg_proc p
+ WHERE p.pronamespace = to_regnamespace('legacy_parked')
+   AND p.prorettype <> 'trigger'::regtype AND p.prosecdef
+   AND p.proconfig @> ARRAY['search_path=legacy, public, pg_temp']
+ ORDER BY p.oid
