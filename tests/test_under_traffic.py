@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -247,6 +248,58 @@ def test_the_old_application_writes_while_all_is_derived_anew(
     )  # what all share, each lens, the new side
     assert both.sees("SELECT status FROM orders WHERE id = '#ord'") == [(written[-1],)]
     settling.settle(connection)
+
+
+def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
+    both: Both, manage: Manage
+) -> None:
+    """PL/pgSQL forgets a function that is replaced, not one that is dropped."""
+    session = both.database.connect("postgres", "legacy,public")
+
+    def kept() -> Counter[str]:
+        """What the session has compiled, but for the functions of triggers."""
+        for number in range(2):
+            session.execute("UPDATE orders SET status = %s", [f"status {number}"])
+            session.execute("UPDATE artists SET bio = %s", [f"bio {number}"])
+        session.execute(
+            "INSERT INTO user_tables (user_email, name, share_token)"
+            " VALUES ('sits@at.example', 'T', 'gone')"
+        )
+        session.execute("DELETE FROM user_tables WHERE share_token = 'gone'")
+        found = session.execute(
+            "SELECT ident FROM pg_backend_memory_contexts"
+            " WHERE name = 'PL/pgSQL function' AND ident LIKE 'rebuilt.%'"
+            "   AND ident NOT LIKE 'rebuilt.on\\_%'"
+        )
+        return Counter(name for (name,) in found.fetchall())
+
+    before = kept()
+    assert {
+        "rebuilt.orders_put(uuid,boolean,boolean,boolean)",
+        "rebuilt.user_tables_gone(uuid)",
+    } < {*before}
+    for _ in range(2):
+        assert manage("rollback_migration", "--yes").code == 0
+        assert manage("migrate", "-v0").code == 0
+        assert kept() == before
+    assert dumps.schemas(both.database) == {"public", "legacy", "rebuilt"}
+
+
+def test_what_another_version_has_put_aside_goes_and_what_is_others_stays(
+    both: Both, manage: Manage
+) -> None:
+    assert manage("rollback_migration", "--yes").code == 0
+    owner = both.database.connect("terrain", "public")
+    for name, path in (("older", "legacy, public, pg_temp"), ("theirs", "public")):
+        owner.execute(
+            f"CREATE FUNCTION legacy_parked.{name}(key uuid) RETURNS void LANGUAGE sql"
+            f" SECURITY DEFINER SET search_path = {path} AS ''"
+        )
+    assert manage("migrate", "-v0").code == 0
+    assert both.database.rows(
+        "SELECT p.oid::regprocedure::text FROM pg_proc p"
+        " WHERE p.pronamespace = 'legacy_parked'::regnamespace"
+    ) == [("legacy_parked.theirs(uuid)",)]
 
 
 def test_a_table_that_returns_later_is_no_reason_to_derive_again(both: Both) -> None:

@@ -91,11 +91,14 @@ BEGIN
 END $body$;
 
 -- name: hold
--- Put a row into quarantine, or bring its entry up to date.
+-- Put a row into quarantine, or bring its entry up to date.  At which depth is remembered for
+-- held_deeper.
 CREATE OR REPLACE FUNCTION rebuilt.hold(
     _table text, _id uuid, _reason text, _detail text, _row jsonb, _parked jsonb
 ) RETURNS void LANGUAGE sql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+    SELECT set_config('terrain.held', concat_ws('@', _table || ':' || _id, pg_trigger_depth(),
+                                                extract(epoch FROM statement_timestamp())), true);
     WITH former AS (
         DELETE FROM public.legacy_quarantine q
          WHERE q.legacy_table = _table AND q.legacy_id = _id
@@ -111,6 +114,19 @@ SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
            parked = coalesce(excluded.parked, q.parked)
      WHERE q."row" IS DISTINCT FROM excluded."row" OR excluded.parked IS NOT NULL
 $body$;
+
+-- name: held_deeper
+-- Whether a trigger beneath the one that asks, in the same statement, has put a row into
+-- quarantine: that one has seen what this one does not know yet.
+CREATE OR REPLACE FUNCTION rebuilt.held_deeper(_table text, _id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+DECLARE
+    held text[] := string_to_array(current_setting('terrain.held', true), '@');
+BEGIN
+    RETURN held[1] = _table || ':' || _id
+       AND held[2]::integer > pg_trigger_depth()
+       AND held[3] = extract(epoch FROM statement_timestamp())::text;
+END $body$;
 
 -- name: release
 -- Take a row out of quarantine; gives back what was parked with it.
@@ -462,6 +478,9 @@ BEGIN
     SELECT EXISTS (SELECT FROM public.legacy_quarantine q
                     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key), {orphaned}
       INTO noted, orphaned;
+    IF noted THEN
+        noted := rebuilt.held_deeper('{legacy}', _key) IS NOT TRUE;
+    END IF;
     {parents}
     {lines}
     IF noted AND why IS NULL THEN
