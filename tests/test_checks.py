@@ -147,8 +147,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "held_rows_stay_behind": fault(
         "UPDATE legacy.user_tables SET table_config = '[]' WHERE name = 'Table 2'",
-        "CREATE OR REPLACE FUNCTION rebuilt.user_tables_gone(_key uuid) RETURNS void"
-        " LANGUAGE sql AS ''",
+        "CREATE OR REPLACE FUNCTION rebuilt.user_tables_gone(_key uuid) RETURNS boolean"
+        " LANGUAGE sql AS 'SELECT true'",
         "SELECT set_config('terrain.echo', 'tables:*@0', true)",
         "INSERT INTO public.tables (id, kind, name, user_id, config, layout)"
         " SELECT l.id, 'user', l.name, u.id, '{}', '{}' FROM legacy.user_tables l,"

@@ -264,6 +264,8 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
         "scans_of_legacy",
         "writes_of_new",
         "made_later",
+        "functions_to_park",
+        "parked_functions",
     ):
         yield name, sql.query(name)
     yield "merges", sql.merges()

@@ -251,10 +251,11 @@ def test_the_old_application_writes_while_all_is_derived_anew(
 
 
 def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
-    both: Both, manage: Manage
+    shop: Database, manage: Manage
 ) -> None:
     """PL/pgSQL forgets a function that is replaced, not one that is dropped."""
-    session = both.database.connect("postgres", "legacy,public")
+    assert manage("prepare_database").code == 0
+    session = shop.connect("postgres", "legacy,public")
 
     def kept() -> Counter[str]:
         """What the session has compiled, but for the functions of triggers."""
@@ -262,8 +263,9 @@ def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
             session.execute("UPDATE orders SET status = %s", [f"status {number}"])
             session.execute("UPDATE artists SET bio = %s", [f"bio {number}"])
         session.execute(
-            "INSERT INTO user_tables (user_email, name, share_token)"
-            " VALUES ('sits@at.example', 'T', 'gone')"
+            "INSERT INTO user_tables"
+            " (user_email, name, table_config, layout_data, share_token)"
+            " VALUES ('sits@at.example', 'T', '{}', '{}', 'gone')"
         )
         session.execute("DELETE FROM user_tables WHERE share_token = 'gone'")
         found = session.execute(
@@ -273,6 +275,7 @@ def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
         )
         return Counter(name for (name,) in found.fetchall())
 
+    assert manage("migrate", "-v0").code == 0
     before = kept()
     assert {
         "rebuilt.orders_put(uuid,boolean,boolean,boolean)",
@@ -282,21 +285,20 @@ def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
         assert manage("rollback_migration", "--yes").code == 0
         assert manage("migrate", "-v0").code == 0
         assert kept() == before
-    assert dumps.schemas(both.database) == {"public", "legacy", "rebuilt"}
+    assert dumps.schemas(shop) == {"public", "legacy", "rebuilt"}
 
 
 def test_what_another_version_has_put_aside_goes_and_what_is_others_stays(
-    both: Both, manage: Manage
+    migrated: Database, manage: Manage
 ) -> None:
     assert manage("rollback_migration", "--yes").code == 0
-    owner = both.database.connect("terrain", "public")
     for name, path in (("older", "legacy, public, pg_temp"), ("theirs", "public")):
-        owner.execute(
+        migrated.execute(
             f"CREATE FUNCTION legacy_parked.{name}(key uuid) RETURNS void LANGUAGE sql"
             f" SECURITY DEFINER SET search_path = {path} AS ''"
         )
     assert manage("migrate", "-v0").code == 0
-    assert both.database.rows(
+    assert migrated.rows(
         "SELECT p.oid::regprocedure::text FROM pg_proc p"
         " WHERE p.pronamespace = 'legacy_parked'::regnamespace"
     ) == [("legacy_parked.theirs(uuid)",)]

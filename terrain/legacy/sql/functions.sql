@@ -292,36 +292,42 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp A
 $body$;
 
 -- name: gone
--- A legacy row is no longer there, or no longer fit: its new row goes too.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS void LANGUAGE plpgsql
+-- A legacy row is no longer there, or no longer fit: its new row goes too.  Returns a value so
+-- that it can be assigned, which needs no query.
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
     echoing text;
     alone boolean := rebuilt.not_beside_a_batch();
+    there boolean;
+    with_children boolean;
     child uuid;
 BEGIN
-    IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
+    SELECT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}), {has_children}
+      INTO there, with_children;
+    IF NOT there THEN
         PERFORM rebuilt.not_unseen();
-        RETURN;
+        RETURN false;
     END IF;
     {nothing_left}
     echoing := set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
     {delete_children}
     DELETE FROM public.{new} n WHERE n.id = _key;
     echoing := set_config('terrain.echo', coalesce(echo, ''), true);
+    RETURN true;
 END $body$;
 
 -- name: delete_children
     -- Until there is a foreign key.  A deletion of nothing would fire the triggers of statements.
-    IF EXISTS (SELECT FROM public.{child} c WHERE c.{column} = _key) THEN
-        DELETE FROM public.{child} c WHERE c.{column} = _key;
+    IF with_children THEN
+        {deletions}
     END IF;
 
 -- name: gone_user
 -- A deletion is never widened: who bought something, or has rows that only the new schema
 -- knows, stays as a customer.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
@@ -331,7 +337,7 @@ BEGIN
     -- Also where the account is seen: what has come to refer to it since might not be.
     PERFORM rebuilt.not_unseen();
     IF NOT EXISTS (SELECT FROM public.users n WHERE n.id = _key AND {own}) THEN
-        RETURN;
+        RETURN false;
     END IF;
     PERFORM set_config('terrain.echo', 'users:' || _key || '@' || pg_trigger_depth(), true);
     -- Whoever refers to it in a commit under way has it locked; after that it can be seen.
@@ -343,6 +349,7 @@ BEGIN
         DELETE FROM public.users n WHERE n.id = _key;
     END IF;
     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
+    RETURN true;
 END $body$;
 
 -- name: nothing_left
@@ -415,6 +422,7 @@ RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     l legacy.{legacy};
+    given record;
     why text;
     parked jsonb;
     limits text;
@@ -440,23 +448,22 @@ BEGIN
         -- Its key may have been given to a new row meanwhile, which has a trigger of its own.
         PERFORM FROM public.{new} n WHERE n.id = _key FOR UPDATE;
         IF NOT EXISTS (SELECT FROM legacy.{legacy} t WHERE t.id = _key) THEN
-            PERFORM rebuilt.{legacy}_gone(_key);
+            wrote := rebuilt.{legacy}_gone(_key);
             DELETE FROM public.legacy_quarantine q
              WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
         END IF;
         RETURN false;
     END IF;
     {judge}
+    given := ROW({given});
     echoing := set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
     -- Mostly the row is there, or is known not to be.  The INSERT would do alone, but it checks
     -- every constraint before it finds a row in its way.  And an IF with a table in it, and a
     -- variable that answers it already, would be planned anew each time: so they are nested.
     IF NOT _fresh THEN
         UPDATE public.{new} n SET {updates}
-          FROM (SELECT {synced_values}{once}) v
-         WHERE n.id = _key AND {same_kind}
-           AND ROW({stored})::record *<> ROW({wanted})::record
-        RETURNING ROW({stored})::record *<> ROW({wanted})::record{waits} INTO otherwise{into_waits};
+         WHERE n.id = _key AND {same_kind} AND ROW({stored})::record *<> given
+        RETURNING ROW({stored})::record *<> given{waits} INTO otherwise{into_waits};
         wrote := FOUND;
         IF NOT wrote THEN
             -- The copy may not have come by yet.
@@ -467,11 +474,19 @@ BEGIN
         _part := true;
         INSERT INTO public.{new} AS n ({columns})
         VALUES ({values})
-        ON CONFLICT (id) DO UPDATE
-           SET {assignments}
-         WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record
-        RETURNING {watched}{waits} INTO otherwise{into_waits};
+        ON CONFLICT (id) DO NOTHING
+        RETURNING {otherwise}{waits} INTO otherwise{into_waits};
         wrote := FOUND;
+        IF NOT wrote THEN
+            -- It came meanwhile.  To prepare for that takes longer than to do without.
+            INSERT INTO public.{new} AS n ({columns})
+            VALUES ({values})
+            ON CONFLICT (id) DO UPDATE
+               SET {assignments}
+             WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record
+            RETURNING {otherwise}{waits} INTO otherwise{into_waits};
+            wrote := FOUND;
+        END IF;
     END IF;
     {taken}
     {lock_parents}

@@ -9,15 +9,22 @@ from terrain.legacy.sql.text import joined_by_or, joined_whens, literal, texts
 from terrain.sqlfiles import render
 
 
-def held(lens: Lens, *, forecast: Mapping[str, str] | None = None) -> str:
+def held(
+    lens: Lens, *, forecast: Mapping[str, str] | None = None, alone: bool = False
+) -> str:
     """The code of the first rule that holds ``l``, or NULL.
 
     With ``forecast``, a map of table name -> qualified name, as it will be: nothing of
-    the new schema is referred to.
+    the new schema is referred to.  With ``alone``, by what the row itself says: without
+    the rules that look at other rows, which make a query of an expression.
     """
     if not lens.held:
         return "NULL::text"
-    of_row = [rule for rule in lens.held if not rule.of_element]
+    of_row = [
+        rule
+        for rule in lens.held
+        if not rule.of_element and not (alone and rule.forecast)
+    ]
     whens = joined_whens((_when(rule, forecast), literal(rule.code)) for rule in of_row)
     return f"(CASE{whens} ELSE {_first_of_elements(lens)} END)"
 

@@ -98,10 +98,8 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
         render(source["held"], held=held(lens), **names),
         render(
             source["gone_user" if lens.new == "users" else "gone"],
-            delete_children="".join(
-                render(source["delete_children"], child=table, column=column)
-                for table, column in dependents(lens)
-            ),
+            has_children=_has_children(lens),
+            delete_children=_delete_children(lens),
             nothing_left=_nothing_left(lens),
             **names,
         ),
@@ -157,6 +155,26 @@ def _not_beside_a_batch(source: str) -> str:
         source,
         waits=joined(shared.format("", each) for each in arguments),
         tries=" AND ".join(shared.format("try_", each) for each in arguments),
+    )
+
+
+def _has_children(lens: Lens) -> str:
+    found = (
+        f"EXISTS (SELECT FROM public.{child} c WHERE c.{column} = _key)"
+        for child, column in dependents(lens)
+    )
+    return " OR ".join(found) or "false"
+
+
+def _delete_children(lens: Lens) -> str:
+    if not dependents(lens):
+        return ""
+    return render(
+        templates("functions.sql")["delete_children"],
+        deletions="\n        ".join(
+            f"DELETE FROM public.{child} c WHERE c.{column} = _key;"
+            for child, column in dependents(lens)
+        ),
     )
 
 

@@ -45,26 +45,31 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     source = templates("functions.sql")
     values = written(lens, types)
     columns = synced(lens)
+    given = {name: f"given.f{number}" for number, name in enumerate(columns, 1)}
     assignments = [f"{name} = excluded.{name}" for name in columns]
-    updates = [f"{name} = v.{name}" for name in columns]
+    updates = [f"{name} = {given[name]}" for name in columns]
     if lens.owner is not None:
-        assignments.append(_forget_owner(lens, "excluded"))
-        updates.append(_forget_owner(lens, "v"))
+        stored = lens.owner.stored
+        assignments.append(_forget_owner(lens, f"excluded.{stored}"))
+        updates.append(_forget_owner(lens, given[stored]))
     return render(
         source["put"],
-        judge=_if_held_whole("judge_whole", lens, names),
+        # That the id is another row's is seen by what is written.
+        judge=_if_held_whole("judge_whole", lens, names, alone=bool(lens.constants)),
         updates=joined(updates),
-        synced_values=joined(f"{values[name]} AS {name}" for name in columns),
-        wanted=joined(f"v.{name}" for name in columns),
-        # What has to be worked out, once; columns as they are, wherever they are asked for.
-        once=" OFFSET 0" if any("CASE" in values[name] for name in columns) else "",
+        given=joined(values[name] for name in columns),
         waits=f", {waits(lens)}" if lens.owner else "",
         into_waits=", waits" if lens.owner else "",
-        watched=_watched(lens),
+        # A line is written after its order, and not by the same statement.
+        otherwise=(
+            _watched(lens)
+            if lens.part
+            else f"ROW({joined(f'n.{name}' for name in columns)})::record *<> given"
+        ),
         orphaned=_orphaned(lens),
         queue=render(source["queue_for_settle"], **names) if lens.owner else "",
         columns=joined(map(ident, values)),
-        values=joined(values.values()),
+        values=joined((values | given).values()),
         assignments=joined(assignments),
         same_kind=" AND ".join(
             f"n.{name} = {sql}" for name, sql in lens.constants.items()
@@ -95,13 +100,15 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     )
 
 
-def _if_held_whole(template: str, lens: Lens, names: Mapping[str, str]) -> str:
+def _if_held_whole(
+    template: str, lens: Lens, names: Mapping[str, str], *, alone: bool = False
+) -> str:
     """A step of lenses whose rows are held as a whole, if they are held."""
     if lens.part is not None or not lens.held:
         return ""
     return render(
         templates("functions.sql")[template],
-        held=held(lens),
+        held=held(lens, alone=alone),
         hold_whole=_hold_whole(lens, names),
         **names,
     )
@@ -157,7 +164,7 @@ def _forget_owner(lens: Lens, given: str) -> str:
     """A row whose address became another's is settled anew."""
     owner = lens.owner
     assert owner is not None
-    moved = other_address(f"n.{owner.stored}", f"{given}.{owner.stored}")
+    moved = other_address(f"n.{owner.stored}", given)
     return f"{owner.column} = CASE WHEN {moved} THEN NULL ELSE n.{owner.column} END"
 
 

@@ -77,11 +77,10 @@ def _not_carried_over(root: str, key: str) -> str:
     then does the depth tell what a statement does from what a foreign key does after it.
     As short as can be: the server parses a condition for each statement.
     """
-    depth = "'@', pg_trigger_depth()"
-    return " AND ".join(
-        f"current_setting('terrain.echo', true) IS DISTINCT FROM concat({named}, {depth})"
-        for named in (f"{literal(f'{root}:')}, {key}", literal(f"{root}:*"))
-    )
+    named = f"concat({literal(f'{root}:')}, {key}, '@', pg_trigger_depth())"
+    # What a batch does is every row's.
+    echo = f"replace(current_setting('terrain.echo', true), '*', {key}::text)"
+    return f"{echo} IS DISTINCT FROM {named}"
 
 
 def _yielding(table: str) -> list[str]:
