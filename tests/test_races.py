@@ -256,6 +256,41 @@ def test_a_row_deleted_that_was_copied_since_the_snapshot(
     assert both.has("SELECT id FROM tables WHERE id = '#t1'") == []
 
 
+@pytest.mark.parametrize("by", ["old", "new"])
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_key_given_anew_that_was_deleted_since_the_snapshot(
+    both: Both, by: str, locked: bool
+) -> None:
+    """The transaction sees two rows of that key, the deleted one first."""
+    one = old(both)
+    if locked:
+        # A trigger of the shop's has locked it before ours looks at it.
+        both.database.execute(
+            "CREATE FUNCTION locking() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM FROM legacy.user_tables WHERE id = NEW.id AND name = NEW.name"
+            " FOR UPDATE; RETURN NULL; END';"
+            "CREATE TRIGGER a_lock AFTER INSERT ON legacy.user_tables"
+            " FOR EACH ROW EXECUTE FUNCTION locking()"
+        )
+    one.does(REPEATABLE)
+    one.does("SELECT FROM user_tables")
+    if by == "old":
+        both.does("DELETE FROM user_tables WHERE id = '#den'")
+    else:
+        both.newly("DELETE FROM tables WHERE id = '#den'")
+    succeeds(
+        one.does(
+            "INSERT INTO user_tables (id, user_email, name, table_config, layout_data)"
+            " VALUES ('#den', 'sits@at.example', 'Anew', '{}', '{}')"
+        )
+    )
+    succeeds(one.does("COMMIT"))
+    # Then it cannot be told which of the two is locked.
+    assert late(both) == ([("user_tables", "#den", "40001")] if locked else [])
+    settling.settle(connection)
+    assert both.has("SELECT name FROM tables WHERE id = '#den'") == [("Anew",)]
+
+
 # --- late rows -----------------------------------------------------------------------------
 
 
