@@ -405,7 +405,7 @@ END $body$;
 -- agree.  The row is read here, by its key, so that it does not matter which of several
 -- events of a transaction calls this, nor in what order.
 --
--- _fresh says that the row has just been inserted, so that no new one is looked for at first.
+-- _fresh says that the row has just been inserted, so that no new one is looked for.
 -- _part says whether what the part is made from has changed, and is NULL if that is not known:
 -- true, it is written without a look; false, neither it nor what is judged by it is looked at.
 -- _refers says whether what the row refers to may have changed.
@@ -468,35 +468,35 @@ BEGIN
     {judge}
     given := ROW({given});
     echoing := set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
-    -- Mostly the row is there, or is known not to be.  The INSERT would do alone, but it checks
+    -- Mostly the row is there, or is known not to be.  An INSERT would do alone, but it checks
     -- every constraint before it finds a row in its way.  And an IF with a table in it, and a
     -- variable that answers it already, would be planned anew each time: so they are nested.
-    IF NOT _fresh THEN
+    IF _fresh THEN
+        _part := true;
+        -- Is one there all the same, this fails, and the trigger comes again without _fresh: to
+        -- prepare for that takes longer.
+        INSERT INTO public.{new} AS n ({columns})
+        VALUES ({values})
+        RETURNING {otherwise}{waits} INTO otherwise{into_waits};
+        wrote := FOUND;
+    ELSE
         UPDATE public.{new} n SET {updates}
          WHERE n.id = _key AND {same_kind} AND ROW({stored})::record *<> given
         RETURNING ROW({stored})::record *<> given{waits} INTO otherwise{into_waits};
         wrote := FOUND;
         IF NOT wrote THEN
             -- The copy may not have come by yet.
-            _fresh := NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key);
-        END IF;
-    END IF;
-    IF _fresh THEN
-        _part := true;
-        INSERT INTO public.{new} AS n ({columns})
-        VALUES ({values})
-        ON CONFLICT (id) DO NOTHING
-        RETURNING {otherwise}{waits} INTO otherwise{into_waits};
-        wrote := FOUND;
-        IF NOT wrote THEN
-            -- It came meanwhile.  To prepare for that takes longer than to do without.
-            INSERT INTO public.{new} AS n ({columns})
-            VALUES ({values})
-            ON CONFLICT (id) DO UPDATE
-               SET {assignments}
-             WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record
-            RETURNING {otherwise}{waits} INTO otherwise{into_waits};
-            wrote := FOUND;
+            IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
+                _part := true;
+                _fresh := true;
+                INSERT INTO public.{new} AS n ({columns})
+                VALUES ({values})
+                ON CONFLICT (id) DO UPDATE
+                   SET {assignments}
+                 WHERE {same_kind} AND ROW({stored})::record *<> ROW({excluded})::record
+                RETURNING {otherwise}{waits} INTO otherwise{into_waits};
+                wrote := FOUND;
+            END IF;
         END IF;
     END IF;
     {taken}
