@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psycopg
+
 from bench import clients, copying, shop
 from bench.told import TABLES
 
@@ -23,8 +25,22 @@ def undo_names(database: str) -> None:
         )
 
 
+#: Times that somebody tries it again who is told of a deadlock with the clients.
+TRIES = 5
+
+
 def move(database: str) -> None:
     """Move and copy everything, in one transaction."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return _move(database)
+        except psycopg.errors.DeadlockDetected:
+            # A client that has one of the tables, and wants one that is moved already.
+            if not tries_left:
+                raise
+
+
+def _move(database: str) -> None:
     # The limits of tables are for people, not for what was there before them.
     options = "-c search_path=public -c terrain.sync=on"
     with shop.connect(database, options=options) as connection:
