@@ -252,6 +252,28 @@ def test_killed_at_any_commit_it_can_be_rolled_back(
             assert dumps.rows(database, f"public.{name}") == rows[name]
 
 
+def test_rolled_back_while_the_tables_move(
+    small: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django has not written down a migration then that could be unapplied."""
+    moves = engine.stand_aside
+
+    def interrupted(connection: Any, table: str, *rest: Any) -> bool:
+        if table == "orders":
+            raise KeyboardInterrupt
+        return moves(connection, table, *rest)
+
+    monkeypatch.setattr(engine, "stand_aside", interrupted)
+    assert manage("migrate", "-v0").code == 130
+    assert small.value("SELECT count(*) FROM legacy.assets") > 0
+    monkeypatch.undo()
+    done = manage("rollback_migration", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert dumps.schemas(small) == {"public"}
+    assert manage("migrate", "-v0").code == 0
+    assert_whole(small)
+
+
 def test_killed_at_any_commit_of_the_rollback_it_is_gone_on_with(
     small: Database, undisturbed: Any, clone: Callable[[str], Database]
 ) -> None:

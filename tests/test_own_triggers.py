@@ -174,6 +174,67 @@ def test_triggers_that_never_agree_hold_the_row_and_stop_no_other(both: Both) ->
     assert both.held() == []
 
 
+# --- beneath a row that is being carried over, its legacy row changes -----------------------
+
+
+def test_of_two_rows_that_are_spoilt_beneath_one_both_are_held(both: Both) -> None:
+    both.does(
+        "INSERT INTO user_tables (id, user_email, name, table_config, layout_data)"
+        " VALUES ('#two', 'sits@at.example', 'T', '{}', '{}')"
+    )
+    spoils = "UPDATE legacy.user_tables SET table_config = '[]' WHERE id = '{}';"
+    trigger(
+        both,
+        "public.tables",
+        "AFTER UPDATE",
+        f"IF NEW.name = 'boom' THEN {spoils.format('#den')} {spoils.format('#two')} END IF;"
+        " RETURN NULL;",
+    )
+    both.does("UPDATE user_tables SET name = 'boom' WHERE id = '#den'")
+    assert both.held() == [
+        ("user_tables", "#den", "table_config_not_object"),
+        ("user_tables", "#two", "table_config_not_object"),
+    ]
+    assert both.has("SELECT id FROM tables WHERE kind = 'user'") == []
+
+
+def test_what_was_held_beneath_is_released_by_the_next_statement(both: Both) -> None:
+    """Also by one of the same message."""
+    trigger(
+        both,
+        "public.tables",
+        "AFTER UPDATE",
+        "IF NEW.name = 'boom' THEN UPDATE legacy.user_tables SET table_config = '[]'"
+        " WHERE id = '#den'; END IF; RETURN NULL;",
+    )
+    both.does(
+        "DO $$ BEGIN UPDATE user_tables SET name = 'boom' WHERE id = '#den';"
+        " UPDATE user_tables SET table_config = '{}', name = 'good' WHERE id = '#den'; END $$"
+    )
+    assert both.held() == []
+    assert both.has("SELECT name FROM tables WHERE id = '#den'") == [("good",)]
+
+
+@pytest.mark.parametrize("quantity", [None, 9])
+def test_lines_are_those_that_a_trigger_beneath_has_left(
+    both: Both, quantity: int | None
+) -> None:
+    left = [{"asset_id": "#tower", **({"quantity": quantity} if quantity else {})}]
+    trigger(
+        both,
+        "public.orders",
+        "AFTER UPDATE",
+        f"IF NEW.status = 'x' THEN UPDATE legacy.orders SET items = '{json.dumps(left)}'"
+        " WHERE id = NEW.id; END IF; RETURN NULL;",
+    )
+    five = items(("#tower", 5))
+    both.does(f"UPDATE orders SET status = 'x', items = '{five}' WHERE id = '#ord'")
+    assert both.has("SELECT quantity FROM order_items") == (
+        [(quantity,)] if quantity else []
+    )
+    assert both.held() == ([] if quantity else [("orders", "#ord", "quantity_missing")])
+
+
 # --- notes in the quarantine ----------------------------------------------------------------
 
 

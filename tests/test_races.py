@@ -26,6 +26,10 @@ from tests.stepping import NEVER, Command, Outcome, Session, pause_at_commit
 
 pytestmark = pytest.mark.migration
 
+PAYMENT = (
+    "INSERT INTO stripe_transfers (stripe_transfer_id, order_id, artist_id, amount)"
+    " VALUES ('tr', '#ord', '#ann', 1)"
+)
 LINE = '[{"asset_id": "#wall", "quantity": 1}]'
 REPEATABLE = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 
@@ -92,6 +96,89 @@ def test_an_order_written_while_an_asset_of_it_is_deleted(both: Both) -> None:
     succeeds(other.does("COMMIT"))
     settling.settle(connection)
     assert both.has("SELECT asset_ref, model_id FROM order_items") == [("#wall", None)]
+
+
+ASSET = (
+    "INSERT INTO assets (artist_id, name, base_price, file_paths)"
+    " VALUES ('#ann', 'N', 1, '{}')"
+)
+ORDER = 'UPDATE orders SET items = \'[{"asset_id": "#bridge", "quantity": 1}]\' WHERE id = \'#ord\''
+
+
+@pytest.mark.parametrize(
+    "held, then",
+    [
+        # Refers to what is changed then.
+        ([PAYMENT], "UPDATE orders SET status = 'x' WHERE id = '#ord'"),
+        ([ASSET], "UPDATE artists SET bio = 'x' WHERE id = '#ann'"),
+        # Has changed what is referred to then, locked before.
+        ([ASSET, "UPDATE artists SET bio = 'x' WHERE id = '#ann'"], ASSET),
+        (
+            [
+                "SELECT FROM assets WHERE id = '#bridge' FOR UPDATE",
+                "UPDATE assets SET view_count = 1 WHERE id = '#bridge'",
+            ],
+            ORDER,
+        ),
+        (
+            [
+                "INSERT INTO artists (id, email, password_hash, name)"
+                " SELECT id, email, 'h', 'N' FROM artists WHERE id = '#ann'"
+                " ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+            ],
+            ASSET,
+        ),
+    ],
+)
+def test_what_refers_to_a_row_and_what_changes_it_do_not_meet_in_the_new_tables(
+    both: Both, held: list[str], then: str
+) -> None:
+    """They do not on the legacy ones: a change takes a weaker lock than a deletion."""
+    one, other = old(both), old(both)
+    one.does("BEGIN")
+    for statement in held:
+        succeeds(one.does(statement))
+    succeeds(other.does(then))
+    assert late(both) == []
+    succeeds(one.does("COMMIT"))
+    assert late(both) == []
+
+
+def test_nor_where_a_trigger_locks_what_is_changed(both: Both) -> None:
+    """As any that is asked before an update does."""
+    both.database.execute(
+        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.updated_at := now(); RETURN NEW; END';"
+        "CREATE TRIGGER a_stamp BEFORE UPDATE ON legacy.assets"
+        " FOR EACH ROW EXECUTE FUNCTION stamp()"
+    )
+    one, other = old(both), old(both)
+    one.does("BEGIN")
+    succeeds(one.does("UPDATE assets SET view_count = 1 WHERE id = '#bridge'"))
+    succeeds(other.does(ORDER))
+    assert late(both) == []
+    succeeds(one.does("COMMIT"))
+
+
+def test_nor_where_the_new_application_changes_it(both: Both) -> None:
+    one, other = new(both), old(both)
+    one.does("BEGIN")
+    succeeds(one.does("UPDATE models SET view_count = 1 WHERE id = '#bridge'"))
+    succeeds(other.does(ORDER))
+    assert late(both) == []
+    succeeds(one.does("COMMIT"))
+
+
+def test_the_new_application_s_commit_waits_for_no_change_of_an_artist(
+    both: Both,
+) -> None:
+    """Its foreign keys are looked at then, and nothing limits how long that waits."""
+    one, other = old(both), new(both)
+    one.does("BEGIN")
+    one.does("SELECT FROM artists WHERE id = '#ann' FOR NO KEY UPDATE")
+    succeeds(one.does("UPDATE artists SET bio = 'x' WHERE id = '#ann'"))
+    succeeds(other.does("INSERT INTO asset_sets (name, owner_id) VALUES ('S', '#ann')"))
+    succeeds(one.does("COMMIT"))
 
 
 def test_no_old_statement_is_the_victim_of_a_deadlock_in_the_sync(both: Both) -> None:

@@ -264,10 +264,12 @@ def generated(types: sql.Types) -> Iterator[tuple[str, str]]:
         "scans_of_legacy",
         "writes_of_new",
         "made_later",
-        "functions_to_park",
-        "parked_functions",
     ):
         yield name, sql.query(name)
+    ours = sql.query("our_functions")
+    yield "our_functions", f"SELECT FROM pg_proc p WHERE {ours}"
+    for name in ("functions_to_park", "parked_functions"):
+        yield name, sql.query(name, ours=ours)
     yield "merges", sql.merges()
     yield "merge_lock", sql.merge_lock()
     for lens in LENSES:

@@ -292,10 +292,16 @@ def test_what_another_version_has_put_aside_goes_and_what_is_others_stays(
     migrated: Database, manage: Manage
 ) -> None:
     assert manage("rollback_migration", "--yes").code == 0
-    for name, path in (("older", "legacy, public, pg_temp"), ("theirs", "public")):
+    ours, theirs = "legacy, public, pg_temp", "public"
+    for name, path in (
+        ("legacy_parked.older(key uuid)", ours),
+        ("legacy_parked.theirs(key uuid)", theirs),
+        # An older version, which knows of nothing that is put aside, has made its own.
+        ("rebuilt.note_use(_table text)", ours),
+    ):
         migrated.execute(
-            f"CREATE FUNCTION legacy_parked.{name}(key uuid) RETURNS void LANGUAGE sql"
-            f" SECURITY DEFINER SET search_path = {path} AS ''"
+            f"CREATE SCHEMA IF NOT EXISTS rebuilt; CREATE FUNCTION {name} RETURNS void"
+            f" LANGUAGE sql SECURITY DEFINER SET search_path = {path} AS ''"
         )
     assert manage("migrate", "-v0").code == 0
     assert migrated.rows(

@@ -7,6 +7,7 @@ run again after having been killed at any instant, and a second run changes noth
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -211,7 +212,7 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
 
 
 def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> None:
-    """Functions of other arguments or another result, as an older version has made them.
+    """Functions of other arguments or another result, as another version has made them.
 
     ``CREATE OR REPLACE`` would leave the former beside its own, and refuses the latter.  Whoever
     is just about to call one is late with its row.
@@ -220,14 +221,17 @@ def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> No
     superseded = catalog.rows(
         connection,
         "SELECT DISTINCT p.oid::regprocedure::text"
-        "  FROM unnest(%s::text[], %s::text[], %s::text[]) AS d (name, identity, result)"
+        "  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+        "       AS d (name, identity, result, arguments)"
         "  JOIN pg_proc p ON p.pronamespace = to_regnamespace('rebuilt') AND p.proname = d.name"
         " WHERE p.oid IS DISTINCT FROM to_regprocedure(d.identity)::oid"
-        "    OR format_type(p.prorettype, NULL) <> d.result",
+        "    OR format_type(p.prorettype, NULL) <> d.result"
+        "    OR coalesce(array_to_string(p.proargnames, ' '), '') <> d.arguments",
         [
             [each.name for each in signatures],
             [each.identity for each in signatures],
             [each.result for each in signatures],
+            [each.arguments for each in signatures],
         ],
     )
     _execute(connection, (f"DROP FUNCTION {function}" for (function,) in superseded))
@@ -491,7 +495,9 @@ def park_functions(connection: BaseDatabaseWrapper, say: Say | None = None) -> N
     a pool whose connections are never recycled would remember every time there and back.
     The functions of triggers are filed by the triggers' numbers, too: they are dropped.
     """
-    functions = _functions(connection, "functions_to_park")
+    ours = sql.query("our_functions")
+    found = catalog.rows(connection, sql.query("functions_to_park", ours=ours))
+    functions = [identity for (identity,) in found]
     for some in a_few_at_a_time(functions):
         locks.change_briefly(
             connection,
@@ -514,9 +520,17 @@ def a_few_at_a_time(functions: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _bring_back_functions(connection: BaseDatabaseWrapper, made: Iterable[str]) -> None:
-    """Those that will be made anew: see :func:`park_functions`."""
+    """Those that will be made anew: see :func:`park_functions`.
+
+    One whose place is taken stays, for :func:`drop_parked_functions`: an older version has
+    migrated in between, which knows nothing of them.
+    """
     names = {each.name for each in map(sql.signature, made) if each is not None}
-    parked = _functions(connection, "parked_functions", names)
+    parked = [
+        identity
+        for identity, name, taken in _parked_functions(connection)
+        if name in names and not taken
+    ]
     _execute(
         connection,
         [
@@ -527,22 +541,21 @@ def _bring_back_functions(connection: BaseDatabaseWrapper, made: Iterable[str]) 
 
 
 def drop_parked_functions(connection: BaseDatabaseWrapper) -> None:
-    """Those of them that nobody has brought back: another version's."""
+    """Those of them that have not been brought back: another version's."""
     _execute(
         connection,
         (
-            f"DROP FUNCTION {each}"
-            for each in _functions(connection, "parked_functions")
+            f"DROP FUNCTION {identity}"
+            for identity, _name, _taken in _parked_functions(connection)
         ),
     )
 
 
-def _functions(
-    connection: BaseDatabaseWrapper, query: str, names: set[str] | None = None
-) -> list[str]:
-    """Functions that a query finds, of these names if some are given, for SQL."""
-    found = catalog.rows(connection, sql.query(query))
-    return [str(identity) for identity, name in found if names is None or name in names]
+def _parked_functions(connection: BaseDatabaseWrapper) -> list[tuple[Any, ...]]:
+    """Functions put aside: with their arguments, by name alone, and whether there are others in
+    their place."""
+    ours = sql.query("our_functions")
+    return catalog.rows(connection, sql.query("parked_functions", ours=ours))
 
 
 def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]:

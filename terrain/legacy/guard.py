@@ -34,7 +34,21 @@ _MAKE_TABLES_OF_LEGACY_NAMES = {
 #: Whether migrate only writes down what it is asked to do (--fake).
 _pretends = False
 
+#: Whether it is a rollback that unapplies the migrations: there may be none that was written down.
+_goes_back = False
+
 _held = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def going_back() -> Iterator[None]:
+    """Let the guard know that a rollback is at work, and not somebody who goes forward."""
+    global _goes_back
+    _goes_back = True
+    try:
+        yield
+    finally:
+        _goes_back = False
 
 
 @contextlib.contextmanager
@@ -52,7 +66,7 @@ def before_migrate(
     sender: AppConfig, using: str, plan: Plan, verbosity: int = 1, **_: Any
 ) -> None:
     """Stop what must not begin; raises :class:`Stopped`."""
-    if not any(backwards for _, backwards in plan):
+    if not _goes_back and not any(backwards for _, backwards in plan):
         _finish_going_back_first(connections[using])
     ours = [
         (migration, backwards)

@@ -61,7 +61,8 @@ def roll_back(
         guard.ROLLBACK, connection.alias
     ):
         _withdraw(connection, say)
-        call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
+        with guard.going_back():
+            call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
         moved = [
             lens.legacy
             for lens in LENSES

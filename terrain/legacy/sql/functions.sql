@@ -91,14 +91,15 @@ BEGIN
 END $body$;
 
 -- name: hold
--- Put a row into quarantine, or bring its entry up to date.  At which depth is remembered for
--- held_deeper.
+-- Put a row into quarantine, or bring its entry up to date.  When is remembered for held_since.
 CREATE OR REPLACE FUNCTION rebuilt.hold(
     _table text, _id uuid, _reason text, _detail text, _row jsonb, _parked jsonb
 ) RETURNS void LANGUAGE sql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
-    SELECT set_config('terrain.held', concat_ws('@', _table || ':' || _id, pg_trigger_depth(),
-                                                extract(epoch FROM statement_timestamp())), true);
+    SELECT set_config('terrain.held', concat_ws(' ', right(current_setting('terrain.held', true), 2000),
+               set_config('terrain.carried', (coalesce(nullif(current_setting('terrain.carried', true), ''),
+                                                       '0')::bigint + 1)::text, true)
+               || '@' || _table || ':' || _id), true);
     WITH former AS (
         DELETE FROM public.legacy_quarantine q
          WHERE q.legacy_table = _table AND q.legacy_id = _id
@@ -115,17 +116,23 @@ SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
      WHERE q."row" IS DISTINCT FROM excluded."row" OR excluded.parked IS NOT NULL
 $body$;
 
--- name: held_deeper
--- Whether a trigger beneath the one that asks, in the same statement, has put a row into
--- quarantine: that one has seen what this one does not know yet.
-CREATE OR REPLACE FUNCTION rebuilt.held_deeper(_table text, _id uuid) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+-- name: held_since
+-- Whether a row has been put into quarantine by a trigger beneath the one that asks: by when a
+-- row was carried over that was not yet when _carried was asked for.
+CREATE OR REPLACE FUNCTION rebuilt.held_since(_table text, _id uuid, _carried text)
+RETURNS boolean LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
-    held text[] := string_to_array(current_setting('terrain.held', true), '@');
+    each text;
 BEGIN
-    RETURN held[1] = _table || ':' || _id
-       AND held[2]::integer > pg_trigger_depth()
-       AND held[3] = extract(epoch FROM statement_timestamp())::text;
+    FOREACH each IN ARRAY string_to_array(current_setting('terrain.held', true), ' ') LOOP
+        IF split_part(each, '@', 2) = _table || ':' || _id
+           AND coalesce(nullif(split_part(each, '@', 1), '')::bigint, 0)
+               > coalesce(nullif(_carried, '')::bigint, 0) THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN false;
 END $body$;
 
 -- name: release
@@ -422,6 +429,8 @@ RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
 DECLARE
     l legacy.{legacy};
+    newest legacy.{legacy};
+    carried text := current_setting('terrain.carried', true);
     given record;
     why text;
     parked jsonb;
@@ -438,30 +447,33 @@ DECLARE
     bounces text;
     {more_variables}
 BEGIN
+    IF echo <> '' THEN
+        -- Beneath another write of the sync: see overtaken.
+        carried := set_config('terrain.carried',
+                              (coalesce(nullif(carried, ''), '0')::bigint + 1)::text, true);
+    END IF;
     IF pg_trigger_depth() = 0 THEN
         SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
     ELSE
-        -- Whoever called the trigger has it locked, and has just written it.  A transaction that has
-        -- but one snapshot may also see one of the same key that was deleted since.
-        SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key AND t.xmax = '0';
+        -- Whoever called the trigger has it locked.  A transaction that has but one snapshot may
+        -- also see one of the same key that was deleted since, which has an xmax.
+        SELECT * INTO l FROM legacy.{legacy} t
+         WHERE t.id = _key
+           AND (t.xmax = '0' OR current_setting('transaction_isolation') = 'read committed');
     END IF;
     IF NOT FOUND THEN
-        -- Its key may have been given to a new row meanwhile, which has a trigger of its own.
-        PERFORM FROM public.{new} n WHERE n.id = _key FOR UPDATE;
-        IF NOT EXISTS (SELECT FROM legacy.{legacy} t WHERE t.id = _key) THEN
-            wrote := rebuilt.{legacy}_gone(_key);
-            DELETE FROM public.legacy_quarantine q
-             WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
-            RETURN false;
-        END IF;
-        -- Or somebody has it locked, or had.  In a transaction that has but one snapshot this
-        -- fails if it is the one that was deleted.
-        IF pg_trigger_depth() > 0 AND current_setting('transaction_isolation') = 'read committed' THEN
-            SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
-        ELSE
+        IF pg_trigger_depth() > 0 AND current_setting('transaction_isolation') <> 'read committed' THEN
+            -- Or somebody has it locked.  This fails if it is the one that was deleted.
             SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
         END IF;
         IF NOT FOUND THEN
+            -- Its key may have been given to a new row meanwhile, which has a trigger of its own.
+            PERFORM FROM public.{new} n WHERE n.id = _key FOR UPDATE;
+            IF NOT EXISTS (SELECT FROM legacy.{legacy} t WHERE t.id = _key) THEN
+                wrote := rebuilt.{legacy}_gone(_key);
+                DELETE FROM public.legacy_quarantine q
+                 WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
+            END IF;
             RETURN false;
         END IF;
     END IF;
@@ -499,16 +511,15 @@ BEGIN
             END IF;
         END IF;
     END IF;
+    {overtaken}
     {taken}
     {lock_parents}
     SELECT EXISTS (SELECT FROM public.legacy_quarantine q
                     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key), {orphaned}
       INTO noted, orphaned;
-    IF noted THEN
-        noted := rebuilt.held_deeper('{legacy}', _key) IS NOT TRUE;
-    END IF;
     {parents}
     {lines}
+    {overtaken_by_lines}
     IF noted AND why IS NULL THEN
         parked := rebuilt.release('{legacy}', _key);
         {unpark}
@@ -547,6 +558,21 @@ END $body$;
         -- While the copies run there is no foreign key yet, and nothing to wait for.
         IF {refused} THEN
             RAISE EXCEPTION 'what it refers to is late' USING ERRCODE = 'lock_not_available';
+        END IF;
+    END IF;
+
+-- name: overtaken
+    -- A trigger of the shop's on what has just been written may have changed the legacy row, and then
+    -- that has been carried over already, by a trigger beneath: it knows more than this one, which
+    -- must neither release what that has held nor write lines that were true before.
+    IF current_setting('terrain.carried', true) IS DISTINCT FROM carried THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'triggers beneath have changed rows' USING ERRCODE = 'serialization_failure';
+        END IF;
+        SELECT * INTO newest FROM legacy.{legacy} t WHERE t.id = _key;
+        IF NOT FOUND OR l *<> newest OR rebuilt.held_since('{legacy}', _key, carried) THEN
+            echoing := set_config('terrain.echo', coalesce(echo, ''), true);
+            RETURN true;
         END IF;
     END IF;
 
@@ -679,6 +705,7 @@ END $body$;
         IF why IS NOT NULL THEN
             PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
             DELETE FROM public.{part} i WHERE i.{parent} = _key;
+            carried := current_setting('terrain.carried', true);
         ELSE
             IF noted THEN
                 parked := rebuilt.release('{legacy}', _key);

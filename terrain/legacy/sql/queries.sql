@@ -479,11 +479,9 @@ SELECT 'index', r.relname, NULL
 -- name: functions_to_park
 -- Functions of rebuilt that can be kept elsewhere: nothing needs them, nor they anything of the
 -- shop's (whose tables, were there one for an argument, could not be dropped any more).
-SELECT p.oid::regprocedure::text, p.proname
+SELECT p.oid::regprocedure::text
   FROM pg_proc p
- WHERE p.pronamespace = to_regnamespace('rebuilt')
-   AND p.prokind = 'f' AND NOT p.proretset AND p.prorettype <> 'trigger'::regtype
-   AND pg_has_role(p.proowner, 'USAGE')
+ WHERE p.pronamespace = to_regnamespace('rebuilt') AND {ours}
    AND NOT EXISTS (SELECT FROM pg_depend d
                     WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid)
    AND NOT EXISTS (SELECT FROM pg_depend d
@@ -495,11 +493,17 @@ SELECT p.oid::regprocedure::text, p.proname
  ORDER BY p.oid
 
 -- name: parked_functions
--- Those in legacy_parked.  Ours are known by the path that they set: what somebody else has
--- put there stays there.
-SELECT p.oid::regprocedure::text, p.proname
+-- Those in legacy_parked, and whether their place in rebuilt is taken.
+SELECT p.oid::regprocedure::text, p.proname,
+       EXISTS (SELECT FROM pg_proc o
+                WHERE o.pronamespace = to_regnamespace('rebuilt')
+                  AND o.proname = p.proname AND o.proargtypes = p.proargtypes)
   FROM pg_proc p
- WHERE p.pronamespace = to_regnamespace('legacy_parked')
-   AND p.prorettype <> 'trigger'::regtype AND p.prosecdef
-   AND p.proconfig @> ARRAY['search_path=legacy, public, pg_temp']
+ WHERE p.pronamespace = to_regnamespace('legacy_parked') AND {ours}
  ORDER BY p.oid
+
+-- name: our_functions
+-- Known by the path that they set: what somebody else has put there stays there.
+p.prokind = 'f' AND NOT p.proretset AND p.prorettype <> 'trigger'::regtype
+   AND p.prosecdef AND p.proconfig @> ARRAY['search_path=legacy, public, pg_temp']
+   AND pg_has_role(p.proowner, 'USAGE')

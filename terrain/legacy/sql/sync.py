@@ -68,7 +68,7 @@ def common_functions() -> list[str]:
         _not_beside_a_batch(source["not_beside_a_batch"]),
         source["not_unseen"],
         source["hold"],
-        source["held_deeper"],
+        source["held_since"],
         source["release"],
         source["flag"],
         render(source["user_references"], user_references=references),

@@ -32,12 +32,14 @@ def query(statement: str, /, **parts: str) -> str:
 
 @dataclass(frozen=True)
 class Signature:
-    """A function of ``rebuilt``: its name there, its name with the types of its arguments, and its
-    result."""
+    """A function of ``rebuilt``: its name there, its name with the types of its arguments, its
+    result, and the names of its arguments, by which a version may have called them otherwise.
+    """
 
     name: str
     identity: str
     result: str
+    arguments: str
 
 
 def signature(statement: str) -> Signature | None:
@@ -49,8 +51,13 @@ def signature(statement: str) -> Signature | None:
     if found is None:
         return None
     name, arguments, result = found.groups()
-    types = joined(each.split()[-1] for each in arguments.split(",") if each.strip())
-    return Signature(name, f"rebuilt.{name}({types})", result)
+    each = [argument.split() for argument in arguments.split(",") if argument.strip()]
+    return Signature(
+        name,
+        f"rebuilt.{name}({joined(words[-1] for words in each)})",
+        result,
+        " ".join(words[0] for words in each),
+    )
 
 
 def ident(*names: str) -> str:

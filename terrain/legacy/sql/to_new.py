@@ -45,6 +45,7 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     source = templates("functions.sql")
     values = written(lens, types)
     columns = synced(lens)
+    overtaken = render(source["overtaken"], **names)
     given = {name: f"given.f{number}" for number, name in enumerate(columns, 1)}
     assignments = [f"{name} = excluded.{name}" for name in columns]
     updates = [f"{name} = {given[name]}" for name in columns]
@@ -81,6 +82,8 @@ def put(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         parents=_parents(lens),
         lock_parents=_lock_parents(lens),
         lines=_lines(lens, types, names),
+        overtaken=overtaken,
+        overtaken_by_lines=overtaken if lens.part else "",
         unpark=_unpark(lens, types),
         flags=_flags(lens, names),
         watch_triggers=render(
