@@ -664,7 +664,7 @@ def test_settle_again_puts_things_right(migrated: Database, manage: Manage) -> N
 def test_settle_again_brings_an_older_version_up_to_date(
     both: Both, manage: Manage
 ) -> None:
-    """Functions of other arguments or results, triggers of other names."""
+    """Functions of other arguments (or of others' names) or results, triggers of other names."""
     there = (
         "SELECT oid::regprocedure::text FROM pg_proc"
         " WHERE pronamespace = 'rebuilt'::regnamespace"
@@ -678,6 +678,8 @@ def test_settle_again_brings_an_older_version_up_to_date(
         result.format("rebuilt.not_beside_a_batch()", "void", "BEGIN END"),
         result.format("rebuilt.assets_gone(_key uuid)", "int", "BEGIN RETURN 1; END"),
         "DROP FUNCTION rebuilt.assets_put; CREATE FUNCTION rebuilt.assets_put(_key uuid)"
+        " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
+        "DROP FUNCTION rebuilt.note_use; CREATE FUNCTION rebuilt.note_use(named text)"
         " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
         "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
         " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()",
@@ -701,8 +703,10 @@ def test_triggers_of_another_version_go_with_a_rollback(
 ) -> None:
     settings.PREFLIGHT_ACCEPT = ["old-sessions"]
     both.database.execute(
+        "DROP FUNCTION rebuilt.note_use; CREATE FUNCTION rebuilt.note_use(named text)"
+        " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
         "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
-        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()"
+        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()",
     )
     done = manage("rollback_migration", "--yes", "-v", "0")
     assert (done.code, done.err) == (0, "")

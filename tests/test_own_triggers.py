@@ -174,6 +174,26 @@ def test_triggers_that_never_agree_hold_the_row_and_stop_no_other(both: Both) ->
     assert both.held() == []
 
 
+def test_triggers_that_each_insist_hold_the_row(both: Both) -> None:
+    """The legacy row is the same at every level, and held all the same."""
+    trigger(
+        both,
+        "legacy.artists",
+        "BEFORE UPDATE",
+        "NEW.name := 'a'; RETURN NEW;",
+    )
+    trigger(
+        both,
+        "public.users",
+        "AFTER UPDATE OF display_name",
+        "UPDATE public.users SET display_name = 'b' WHERE id = NEW.id"
+        " AND display_name <> 'b'; RETURN NULL;",
+        "b_shop",
+    )
+    both.does("UPDATE artists SET name = 'x' WHERE id = '#ann'")
+    assert [(table, id_) for table, id_, _why in both.held()] == [("artists", "#ann")]
+
+
 # --- beneath a row that is being carried over, its legacy row changes -----------------------
 
 
