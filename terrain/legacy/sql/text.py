@@ -32,9 +32,8 @@ def query(statement: str, /, **parts: str) -> str:
 
 @dataclass(frozen=True)
 class Signature:
-    """A function of ``rebuilt``: its name there, its name with the types of its arguments, its
-    result, and the names of its arguments, by which a version may have called them otherwise.
-    """
+    """A function of ``rebuilt``: its name there, that name with the types of its arguments, its
+    result, and its arguments' names, which ``CREATE OR REPLACE`` does not change."""
 
     name: str
     identity: str
