@@ -664,7 +664,7 @@ def test_settle_again_puts_things_right(migrated: Database, manage: Manage) -> N
 def test_settle_again_brings_an_older_version_up_to_date(
     both: Both, manage: Manage
 ) -> None:
-    """Functions of other arguments (or of others' names) or results, triggers of other names."""
+    """Functions of other arguments, arguments' names or results, triggers of other names."""
     there = (
         "SELECT oid::regprocedure::text FROM pg_proc"
         " WHERE pronamespace = 'rebuilt'::regnamespace"
@@ -701,12 +701,16 @@ def test_settle_again_brings_an_older_version_up_to_date(
 def test_triggers_of_another_version_go_with_a_rollback(
     both: Both, manage: Manage, settings: Any
 ) -> None:
+    """And its functions, put aside, are no hindrance to the way forward."""
     settings.PREFLIGHT_ACCEPT = ["old-sessions"]
     both.database.execute(
         "DROP FUNCTION rebuilt.note_use; CREATE FUNCTION rebuilt.note_use(named text)"
-        " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
+        " RETURNS void LANGUAGE plpgsql SECURITY DEFINER"
+        " SET search_path = legacy, public, pg_temp AS 'BEGIN END'"
+    )
+    both.database.execute(
         "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
-        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()",
+        " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()"
     )
     done = manage("rollback_migration", "--yes", "-v", "0")
     assert (done.code, done.err) == (0, "")
