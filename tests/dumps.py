@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import subprocess
+from pathlib import Path
 
 from terrain.embedded import binaries
 from terrain.legacy.catalog import NEW_TABLES
@@ -13,6 +15,22 @@ from tests.conftest import Database
 VOLATILE = ("session_token", "found_at", "last_seen", "counted_at")
 #: What ``pg_dump`` writes that says nothing about the database.
 _NOISE = re.compile(r"^(--.*|\\(un)?restrict .*|SET .*|SELECT pg_catalog\..*|)$")
+
+#: Databases as an earlier version left them; the README beside them says what is in them.
+BEFORE_CUT_OVER = Path(__file__).with_name("kept") / "migrated-before-cut-over"
+
+
+def restore(database: Database, name: str, user: str = "terrain") -> None:
+    """Load ``migrated`` or ``rolled-back`` into an empty database, which ``user`` owns."""
+    dumped = gzip.decompress((BEFORE_CUT_OVER / f"{name}.sql.gz").read_bytes())
+    psql = [str(binaries(database.cluster.version) / "psql"), "--no-psqlrc", "--quiet"]
+    psql += ["--set=ON_ERROR_STOP=1", "--single-transaction", "--output=/dev/null"]
+    psql += [f"--dbname={database.cluster.dsn(database.name, user)}"]
+    subprocess.run(psql, input=dumped, check=True)
+    with database.connect(user) as owner:
+        owner.execute(
+            f"ALTER DATABASE {database.name} SET search_path = legacy, public"
+        )
 
 
 def schema(database: Database, *options: str) -> list[str]:
