@@ -17,6 +17,7 @@ from terrain import locks
 from terrain.blockers import Mode
 from terrain.constraints import ForeignKeyConstraint
 from terrain.pace import others_connected
+from terrain.qualified import all_qualified
 from terrain.waiting import waiting_aloud
 
 #: Rows that one look is taken at in less time than anybody may be kept waiting.
@@ -27,9 +28,18 @@ BUILDS = 3
 CLEARED_AT_ONCE = 100
 
 
-def qualified(model: type[models.Model]) -> str:
-    """The name of a model's table, with its schema."""
-    return f"public.{model._meta.db_table}"
+def _table(schema_editor: BaseDatabaseSchemaEditor, model: type[models.Model]) -> str:
+    """The name of a model's table for SQL; the search path knows the schema."""
+    return schema_editor.quote_name(model._meta.db_table)
+
+
+def _to_lock(
+    schema_editor: BaseDatabaseSchemaEditor, *of: type[models.Model]
+) -> tuple[str, ...]:
+    """The names of models' tables, with the schema that they are in now."""
+    return all_qualified(
+        schema_editor.connection, [model._meta.db_table for model in of]
+    )
 
 
 def _one(schema_editor: BaseDatabaseSchemaEditor, query: str, params: list[Any]) -> Any:
@@ -51,14 +61,15 @@ def build_index(
 ) -> None:
     """Have ``create`` build the index ``name`` of ``table``, unless a valid one is there.
 
-    Its argument is whether beside the traffic.  That takes two looks at every row and
-    waits for every older transaction, so a small table that nobody else is there to write
-    to is indexed at once: whoever comes meanwhile does not wait long.
+    ``table`` is as in SQL, with or without its schema.  The argument of ``create`` is whether
+    beside the traffic.  That takes two looks at every row and waits for every older
+    transaction, so a small table that nobody else is there to write to is indexed at once:
+    whoever comes meanwhile does not wait long.
     """
-    if _index_is_valid(schema_editor, name):
+    if _index_is_valid(schema_editor, table, name):
         return
     for left in reversed(range(BUILDS)):
-        _drop_invalid_index(schema_editor, name)
+        _drop_invalid_index(schema_editor, table, name)
         if _is_built_at_once(schema_editor, table, create):
             return
         try:
@@ -101,19 +112,24 @@ def _has_few_rows(schema_editor: BaseDatabaseSchemaEditor, table: str) -> bool:
     )
 
 
-def _index_is_valid(schema_editor: BaseDatabaseSchemaEditor, name: str) -> bool | None:
-    """None when there is no such index."""
+def _index_is_valid(
+    schema_editor: BaseDatabaseSchemaEditor, table: str, name: str
+) -> bool | None:
+    """None when the table has no such index; what others have called so is not meant."""
     found: bool | None = _one(
         schema_editor,
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)",
-        [f"public.{schema_editor.quote_name(name)}"],
+        "SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE i.indrelid = to_regclass(%s) AND c.relname = %s",
+        [table, name],
     )
     return found
 
 
-def _drop_invalid_index(schema_editor: BaseDatabaseSchemaEditor, name: str) -> None:
+def _drop_invalid_index(
+    schema_editor: BaseDatabaseSchemaEditor, table: str, name: str
+) -> None:
     """A concurrent build that was killed leaves an index nobody uses and all maintain."""
-    if _index_is_valid(schema_editor, name) is False:
+    if _index_is_valid(schema_editor, table, name) is False:
         drop_index(schema_editor, name)
 
 
@@ -121,7 +137,7 @@ def drop_index(schema_editor: BaseDatabaseSchemaEditor, name: str) -> None:
     """Drop an index, if it is there, beside the traffic."""
     with waiting_aloud(schema_editor.connection, f"Dropping index {name}"):
         schema_editor.execute(
-            f"DROP INDEX CONCURRENTLY IF EXISTS public.{schema_editor.quote_name(name)}"
+            f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(name)}"
         )
 
 
@@ -136,7 +152,7 @@ def _is_validated(
         schema_editor,
         "SELECT convalidated FROM pg_constraint"
         " WHERE conrelid = to_regclass(%s) AND conname = %s",
-        [qualified(model), name],
+        [_table(schema_editor, model), name],
     )
     return found
 
@@ -153,22 +169,23 @@ def add_unique(
         return
     fields: list[Any] = [model._meta.get_field(name) for name in constraint.fields]
     columns = ", ".join(quote(field.column) for field in fields)
+    table = _table(schema_editor, model)
 
     def create(concurrently: bool) -> None:
         schema_editor.execute(
             f"CREATE UNIQUE INDEX {'CONCURRENTLY' if concurrently else ''}"
-            f" {quote(name)} ON {qualified(model)} ({columns})"
+            f" {quote(name)} ON {table} ({columns})"
         )
 
-    build_index(schema_editor, qualified(model), name, create)
+    build_index(schema_editor, table, name, create)
     locks.change_briefly(
         schema_editor.connection,
         [
-            f"ALTER TABLE {qualified(model)} ADD CONSTRAINT {quote(name)}"
+            f"ALTER TABLE {table} ADD CONSTRAINT {quote(name)}"
             f" UNIQUE USING INDEX {quote(name)}"
         ],
         what=f"Adding unique constraint {name}",
-        tables=(qualified(model),),
+        tables=_to_lock(schema_editor, model),
         mode=Mode.ACCESS_EXCLUSIVE,
     )
 
@@ -190,7 +207,7 @@ def add_foreign_key(
             schema_editor.connection,
             [create],
             what=f"Adding foreign key {constraint.name}",
-            tables=_both_tables(model, constraint),
+            tables=_both_tables(schema_editor, model, constraint),
             mode=Mode.SHARE_ROW_EXCLUSIVE,
         )
     if not validated:
@@ -204,11 +221,13 @@ def add_foreign_key(
 
 
 def _both_tables(
-    model: type[models.Model], constraint: ForeignKeyConstraint
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[models.Model],
+    constraint: ForeignKeyConstraint,
 ) -> tuple[str, ...]:
     """The table that refers and the one that is referred to: both have triggers of it."""
     field: Any = model._meta.get_field(constraint.field)
-    return tuple(dict.fromkeys([qualified(model), qualified(field.target_field.model)]))
+    return _to_lock(schema_editor, model, field.target_field.model)
 
 
 def _validate(
@@ -217,7 +236,7 @@ def _validate(
     """Look at every row, with locks that let others read and write."""
     with waiting_aloud(schema_editor.connection, f"Validating {name}"):
         schema_editor.execute(
-            f"ALTER TABLE {qualified(model)} VALIDATE CONSTRAINT"
+            f"ALTER TABLE {_table(schema_editor, model)} VALIDATE CONSTRAINT"
             f" {schema_editor.quote_name(name)}"
         )
 
@@ -236,14 +255,15 @@ def _clear_dangling(
     field: Any = model._meta.get_field(constraint.field)
     target = field.target_field
     column = quote(field.column)
+    table = _table(schema_editor, model)
     dangling = (
         f"c.{column} IS NOT NULL AND NOT EXISTS (SELECT FROM"
-        f" {qualified(target.model)} p WHERE p.{quote(target.column)} = c.{column})"
+        f" {_table(schema_editor, target.model)} p WHERE p.{quote(target.column)} = c.{column})"
     )
     own_key: Any = model._meta.pk
     key = quote(own_key.column)
     with schema_editor.connection.cursor() as cursor:
-        cursor.execute(f"SELECT c.{key} FROM {qualified(model)} c WHERE {dangling}")
+        cursor.execute(f"SELECT c.{key} FROM {table} c WHERE {dangling}")
         keys = [row[0] for row in cursor.fetchall()]
 
     def clear(some: list[Any]) -> None:
@@ -251,17 +271,18 @@ def _clear_dangling(
             # A table that is closed for the time being is closed to applications.
             cursor.execute("SELECT set_config('terrain.repair', 'on', true)")
             cursor.execute(
-                f"UPDATE {qualified(model)} c SET {column} = NULL"
+                f"UPDATE {table} c SET {column} = NULL"
                 f" WHERE c.{key} = ANY (%s) AND {dangling}",
                 [some],
             )
 
+    tables = _to_lock(schema_editor, model)
     for start in range(0, len(keys), CLEARED_AT_ONCE):
         locks.run_briefly(
             schema_editor.connection,
             partial(clear, keys[start : start + CLEARED_AT_ONCE]),
             what=f"Clearing what {constraint.name} would not allow",
-            tables=(qualified(model),),
+            tables=tables,
         )
 
 
@@ -273,13 +294,14 @@ def drop_constraint(
     """Drop a constraint, if it is there."""
     if _is_validated(schema_editor, model, constraint.name) is None:
         return
-    tables: tuple[str, ...] = (qualified(model),)
     if isinstance(constraint, ForeignKeyConstraint):
-        tables = _both_tables(model, constraint)
+        tables = _both_tables(schema_editor, model, constraint)
+    else:
+        tables = _to_lock(schema_editor, model)
     locks.change_briefly(
         schema_editor.connection,
         [
-            f"ALTER TABLE {qualified(model)} DROP CONSTRAINT IF EXISTS"
+            f"ALTER TABLE {_table(schema_editor, model)} DROP CONSTRAINT IF EXISTS"
             f" {schema_editor.quote_name(constraint.name)}"
         ],
         what=f"Dropping constraint {constraint.name}",

@@ -18,6 +18,8 @@ from terrain import locks, online
 from terrain.blockers import Mode
 from terrain.constraints import ForeignKeyConstraint
 from terrain.pace.governor import between_steps
+from terrain.qualified import all_qualified, own_path, qualified
+from terrain.sqlfiles import render
 
 
 def _add_unrendered(
@@ -55,16 +57,15 @@ class AddIndexOnline(NotInTransactionMixin, migrations.AddIndex):
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
         model = to_state.apps.get_model(app_label, self.model_name)
-        between_steps(schema_editor.connection, "migrate", online.qualified(model))
+        table = qualified(schema_editor.connection, model._meta.db_table)
+        between_steps(schema_editor.connection, "migrate", table)
 
         def create(concurrently: bool) -> None:
             schema_editor.add_index(  # type: ignore[call-arg]
                 model, self.index, concurrently=concurrently
             )
 
-        online.build_index(
-            schema_editor, online.qualified(model), self.index.name, create
-        )
+        online.build_index(schema_editor, table, self.index.name, create)
 
     def database_backwards(
         self,
@@ -99,7 +100,8 @@ class AddConstraintOnline(NotInTransactionMixin, migrations.AddConstraint):
     ) -> None:
         self._ensure_not_in_transaction(schema_editor)
         model = to_state.apps.get_model(app_label, self.model_name)
-        between_steps(schema_editor.connection, "migrate", online.qualified(model))
+        table = qualified(schema_editor.connection, model._meta.db_table)
+        between_steps(schema_editor.connection, "migrate", table)
         if isinstance(self.constraint, ForeignKeyConstraint):
             online.add_foreign_key(schema_editor, model, self.constraint)
         elif isinstance(self.constraint, models.UniqueConstraint):
@@ -122,9 +124,10 @@ class AddConstraintOnline(NotInTransactionMixin, migrations.AddConstraint):
 class InstallSQL(NotInTransactionMixin, migrations.RunSQL):
     """Functions and triggers from a file; ``name`` says what they are for.
 
-    Triggers need a lock on their ``tables`` (qualified names), which is not waited for
+    Triggers need a lock on their ``tables`` (names without schema), which is not waited for
     long.  The statements are such that they can be run again, and drop no trigger: that
-    takes a lock which readers wait for too.
+    takes a lock which readers wait for too.  They name no schema, because the tables change
+    theirs; ``{schema}`` becomes what the connection looks in, for the functions to pin.
     """
 
     def __init__(
@@ -178,8 +181,8 @@ class InstallSQL(NotInTransactionMixin, migrations.RunSQL):
         self._ensure_not_in_transaction(schema_editor)
         locks.change_briefly(
             schema_editor.connection,
-            [sql],
+            [render(sql, schema=own_path(schema_editor.connection))],
             what=what,
-            tables=self.tables,
+            tables=all_qualified(schema_editor.connection, self.tables),
             mode=mode,
         )

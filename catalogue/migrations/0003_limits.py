@@ -19,15 +19,15 @@ class Migration(migrations.Migration):
             "the limits of visitors' tables and of tables' assets",
             Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"),
             reverse_sql=(
-                "DROP TRIGGER IF EXISTS terrain_table_limit_insert ON public.tables;"
-                "DROP TRIGGER IF EXISTS terrain_table_limit_update ON public.tables;"
-                "DROP TRIGGER IF EXISTS terrain_asset_limit_insert ON public.table_assets;"
-                "DROP TRIGGER IF EXISTS terrain_asset_limit_update ON public.table_assets;"
-                "DROP FUNCTION IF EXISTS public.terrain_table_limit();"
-                "DROP FUNCTION IF EXISTS public.terrain_asset_limit_insert();"
-                "DROP FUNCTION IF EXISTS public.terrain_asset_limit_update();"
-                "DROP FUNCTION IF EXISTS public.terrain_check_assets(uuid);"
+                "DROP TRIGGER IF EXISTS terrain_table_limit_insert ON tables;"
+                "DROP TRIGGER IF EXISTS terrain_table_limit_update ON tables;"
+                "DROP TRIGGER IF EXISTS terrain_asset_limit_insert ON table_assets;"
+                "DROP TRIGGER IF EXISTS terrain_asset_limit_update ON table_assets;"
+                "DROP FUNCTION IF EXISTS terrain_table_limit();"
+                "DROP FUNCTION IF EXISTS terrain_asset_limit_insert();"
+                "DROP FUNCTION IF EXISTS terrain_asset_limit_update();"
+                "DROP FUNCTION IF EXISTS terrain_check_assets(uuid);"
             ),
-            tables=("public.tables", "public.table_assets"),
+            tables=("tables", "table_assets"),
         ),
     ]

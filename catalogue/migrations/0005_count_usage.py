@@ -16,15 +16,15 @@ class Migration(migrations.Migration):
             "the counting of what is done with assets",
             Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"),
             reverse_sql=(
-                "DROP TRIGGER IF EXISTS terrain_usage_insert ON public.tables;"
-                "DROP TRIGGER IF EXISTS terrain_usage_update ON public.tables;"
-                "DROP TRIGGER IF EXISTS terrain_usage_delete ON public.tables;"
-                "DROP TRIGGER IF EXISTS terrain_usage_insert ON public.table_assets;"
-                "DROP TRIGGER IF EXISTS terrain_usage_update ON public.table_assets;"
-                "DROP TRIGGER IF EXISTS terrain_usage_delete ON public.table_assets;"
-                "DROP FUNCTION IF EXISTS public.terrain_count_layout_1();"
-                "DROP FUNCTION IF EXISTS public.terrain_count_library_1();"
+                "DROP TRIGGER IF EXISTS terrain_usage_insert ON tables;"
+                "DROP TRIGGER IF EXISTS terrain_usage_update ON tables;"
+                "DROP TRIGGER IF EXISTS terrain_usage_delete ON tables;"
+                "DROP TRIGGER IF EXISTS terrain_usage_insert ON table_assets;"
+                "DROP TRIGGER IF EXISTS terrain_usage_update ON table_assets;"
+                "DROP TRIGGER IF EXISTS terrain_usage_delete ON table_assets;"
+                "DROP FUNCTION IF EXISTS terrain_count_layout_1();"
+                "DROP FUNCTION IF EXISTS terrain_count_library_1();"
             ),
-            tables=("public.tables", "public.table_assets"),
+            tables=("tables", "table_assets"),
         ),
     ]

@@ -14,9 +14,12 @@
 -- no foreign key, and summed up later (catalogue/usage.py).
 --
 -- The functions write as their owner: the old application's changes come with other rights.
+-- They find everything in the schema that they were made in, or moved to, whatever path their
+-- caller has.  What they call has exactly the types of a function of pg_catalog, so that nobody
+-- who may create functions in that schema can have another one called in its place.
 
-CREATE OR REPLACE FUNCTION public.terrain_count_layout_1() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+CREATE OR REPLACE FUNCTION terrain_count_layout_1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $body$
 DECLARE
     -- What each placement calls its asset.  Strict, because a lax path would also look into
     -- arrays within the array; whatever has another shape than it should places nothing.
@@ -25,40 +28,40 @@ DECLARE
     is_ jsonb := '[]';
 BEGIN
     IF TG_OP <> 'INSERT' THEN
-        was := coalesce(jsonb_path_query_array(OLD.layout, named, '{}', true), '[]');
+        was := coalesce(jsonb_path_query_array(OLD.layout, named, jsonb '{}', true), '[]');
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        is_ := coalesce(jsonb_path_query_array(NEW.layout, named, '{}', true), '[]');
+        is_ := coalesce(jsonb_path_query_array(NEW.layout, named, jsonb '{}', true), '[]');
     END IF;
     -- Mostly a piece has been moved or turned, and the same assets are placed as before.
     -- As text: to jsonb 2.0 and 2 are the same.
     IF was::text <> is_::text THEN
         -- Which of them are assets, and how many of each, is for whoever sums it up: the client
         -- that saves its table need not wait for that.
-        INSERT INTO public.asset_usage_log (day, source, placed_before, placed_after)
+        INSERT INTO asset_usage_log (day, source, placed_before, placed_after)
         VALUES ((now() AT TIME ZONE 'UTC')::date, 'layout', was, is_);
     END IF;
     RETURN NULL;
 END $body$;
 
-CREATE OR REPLACE FUNCTION public.terrain_count_library_1() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+CREATE OR REPLACE FUNCTION terrain_count_library_1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $body$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+        INSERT INTO asset_usage_log (asset_id, day, source, adds, removals, uses)
         SELECT a.asset_id, (now() AT TIME ZONE 'UTC')::date, 'library',
                count(*), 0, sum(a.quantity)
           FROM rows_after a
          WHERE a.quantity IS DISTINCT FROM a.counted
          GROUP BY a.asset_id;
     ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+        INSERT INTO asset_usage_log (asset_id, day, source, adds, removals, uses)
         SELECT b.asset_id, (now() AT TIME ZONE 'UTC')::date, 'library', 0, count(*), 0
           FROM rows_before b
          WHERE b.quantity IS DISTINCT FROM b.counted
          GROUP BY b.asset_id;
     ELSE
-        INSERT INTO public.asset_usage_log (asset_id, day, source, adds, removals, uses)
+        INSERT INTO asset_usage_log (asset_id, day, source, adds, removals, uses)
         SELECT c.asset_id, (now() AT TIME ZONE 'UTC')::date, 'library',
                sum(greatest(c.own_after - c.own_before, 0)),
                sum(greatest(c.own_before - c.own_after, 0)),
@@ -80,25 +83,25 @@ BEGIN
     RETURN NULL;
 END $body$;
 
-REVOKE ALL ON FUNCTION public.terrain_count_layout_1(), public.terrain_count_library_1()
+REVOKE ALL ON FUNCTION terrain_count_layout_1(), terrain_count_library_1()
     FROM PUBLIC;
 
-CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON public.tables
+CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON tables
     FOR EACH ROW WHEN (NEW.layout -> 'models' IS NOT NULL)
-    EXECUTE FUNCTION public.terrain_count_layout_1();
-CREATE OR REPLACE TRIGGER terrain_usage_update AFTER UPDATE ON public.tables
+    EXECUTE FUNCTION terrain_count_layout_1();
+CREATE OR REPLACE TRIGGER terrain_usage_update AFTER UPDATE ON tables
     FOR EACH ROW WHEN (OLD.layout -> 'models' IS DISTINCT FROM NEW.layout -> 'models')
-    EXECUTE FUNCTION public.terrain_count_layout_1();
-CREATE OR REPLACE TRIGGER terrain_usage_delete AFTER DELETE ON public.tables
+    EXECUTE FUNCTION terrain_count_layout_1();
+CREATE OR REPLACE TRIGGER terrain_usage_delete AFTER DELETE ON tables
     FOR EACH ROW WHEN (OLD.layout -> 'models' IS NOT NULL)
-    EXECUTE FUNCTION public.terrain_count_layout_1();
+    EXECUTE FUNCTION terrain_count_layout_1();
 
-CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON public.table_assets
+CREATE OR REPLACE TRIGGER terrain_usage_insert AFTER INSERT ON table_assets
     REFERENCING NEW TABLE AS rows_after FOR EACH STATEMENT
-    EXECUTE FUNCTION public.terrain_count_library_1();
-CREATE OR REPLACE TRIGGER terrain_usage_update AFTER UPDATE ON public.table_assets
+    EXECUTE FUNCTION terrain_count_library_1();
+CREATE OR REPLACE TRIGGER terrain_usage_update AFTER UPDATE ON table_assets
     REFERENCING OLD TABLE AS rows_before NEW TABLE AS rows_after FOR EACH STATEMENT
-    EXECUTE FUNCTION public.terrain_count_library_1();
-CREATE OR REPLACE TRIGGER terrain_usage_delete AFTER DELETE ON public.table_assets
+    EXECUTE FUNCTION terrain_count_library_1();
+CREATE OR REPLACE TRIGGER terrain_usage_delete AFTER DELETE ON table_assets
     REFERENCING OLD TABLE AS rows_before FOR EACH STATEMENT
-    EXECUTE FUNCTION public.terrain_count_library_1();
+    EXECUTE FUNCTION terrain_count_library_1();
