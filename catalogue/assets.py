@@ -22,6 +22,7 @@ from terrain import locks
 from terrain.pace import Pace
 from terrain.pace.governor import Ungoverned, governed
 from terrain.progress import measured
+from terrain.qualified import all_qualified
 from terrain.sqlfiles import render, statements
 
 #: Sent before models are copied, with ``connection``: whatever must come first.
@@ -111,7 +112,7 @@ def copy(connection: BaseDatabaseWrapper, *, dry_run: bool = False) -> Copied:
     :class:`NoModels` before ``migrate`` and :class:`terrain.locks.Busy`.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.table_assets') IS NOT NULL")
+        cursor.execute("SELECT to_regclass('table_assets') IS NOT NULL")
         if not cursor.fetchone()[0]:
             raise NoModels(
                 "There are no models to copy: the tables of the catalogue are not there."
@@ -180,7 +181,7 @@ def _planned(connection: BaseDatabaseWrapper, table: str) -> int | None:
         cursor.execute(
             "SELECT nullif(greatest(reltuples, 0), 0)::bigint FROM pg_class"
             " WHERE oid = to_regclass(%s)",
-            [f"public.{table}"],
+            [table],
         )
         found: int | None = cursor.fetchone()[0]
         return found
@@ -230,6 +231,7 @@ def _batch(
         governor.committing()
         return found
 
+    involved = all_qualified(connection, [table, "assets", "table_assets"])
     left = ATTEMPTS
     while True:
         left -= 1
@@ -238,7 +240,7 @@ def _batch(
                 connection,
                 run,
                 what=f"The catalogue's copy of {table}",
-                tables=(f"public.{table}", "public.assets", "public.table_assets"),
+                tables=involved,
             )
         except IntegrityError as error:
             if not left or not isinstance(error.__cause__, ForeignKeyViolation):
@@ -288,7 +290,7 @@ def _sql(name: str) -> str:
     return render(
         source[name],
         wanted=wanted,
-        placed=fragment("placed", assets="public.assets"),
+        placed=fragment("placed", assets="assets"),
         placed_then=fragment("placed", assets=f"({assets_then})"),
         why_held=why_held,
         digest_of_wanted=digest("w"),

@@ -3,19 +3,19 @@
 
 -- name: range_of_models
 SELECT (array_agg(k.id ORDER BY k.id DESC))[1], count(*)
-  FROM (SELECT m.id FROM public.models m
+  FROM (SELECT m.id FROM models m
          WHERE %(after)s::uuid IS NULL OR m.id > %(after)s::uuid
          ORDER BY m.id LIMIT %(limit)s) k
 
 -- name: range_of_tables
 SELECT (array_agg(k.id ORDER BY k.id DESC))[1], count(*)
-  FROM (SELECT t.id FROM public.tables t
+  FROM (SELECT t.id FROM tables t
          WHERE %(after)s::uuid IS NULL OR t.id > %(after)s::uuid
          ORDER BY t.id LIMIT %(limit)s) k
 
 -- name: range_of_assets
 SELECT (array_agg(k.id ORDER BY k.id DESC))[1], count(*)
-  FROM (SELECT a.id FROM public.assets a
+  FROM (SELECT a.id FROM assets a
          WHERE %(after)s::uuid IS NULL OR a.id > %(after)s::uuid
          ORDER BY a.id LIMIT %(limit)s) k
 
@@ -29,13 +29,13 @@ CASE WHEN {file_ref} IS NULL THEN 'model_without_file'
      WHEN m.base_price = 'NaN' THEN 'model_price_nan' END
 
 -- name: held_models
-SELECT m.id, h.reason, to_jsonb(m) FROM public.models m
+SELECT m.id, h.reason, to_jsonb(m) FROM models m
  CROSS JOIN LATERAL (SELECT {why_held} AS reason) h
  WHERE h.reason IS NOT NULL
  ORDER BY m.id
 
 -- name: count_held
-SELECT h.reason, count(*) FROM public.models m
+SELECT h.reason, count(*) FROM models m
  CROSS JOIN LATERAL (SELECT {why_held} AS reason) h
  WHERE h.reason IS NOT NULL GROUP BY 1 ORDER BY 1
 
@@ -75,11 +75,11 @@ SELECT m.id, m.id AS model_id, m.artist_id, m.name, m.description,
                      ELSE 'private' END AS visibility,
        CASE WHEN m.status = 'published' THEN m.created_at END AS published_at,
        m.view_count, m.created_at, m.updated_at
-  FROM public.models m
+  FROM models m
  WHERE (%(after)s::uuid IS NULL OR m.id > %(after)s::uuid) AND m.id <= %(upto)s::uuid
    AND {why_held} IS NULL
    -- Somebody has made the asset of this model by hand.
-   AND NOT EXISTS (SELECT FROM public.assets o WHERE o.model_id = m.id AND o.id <> m.id)
+   AND NOT EXISTS (SELECT FROM assets o WHERE o.model_id = m.id AND o.id <> m.id)
 
 -- name: digest
 -- What the copy wrote, in 32 characters: an asset that still says it has not been edited.
@@ -91,7 +91,7 @@ WITH wanted AS MATERIALIZED ({wanted}
 ), digested AS MATERIALIZED (
     SELECT w.*, {digest_of_wanted} AS copied FROM wanted w
 ), put AS (
-    INSERT INTO public.assets AS a ({columns}, view_count, created_at, updated_at, copied)
+    INSERT INTO assets AS a ({columns}, view_count, created_at, updated_at, copied)
     SELECT {columns}, view_count, created_at, updated_at, copied FROM digested
     ON CONFLICT (id) DO UPDATE
        SET {assignments}, updated_at = excluded.updated_at, copied = excluded.copied,
@@ -111,18 +111,18 @@ WITH wanted AS MATERIALIZED ({wanted}
 SELECT count(*) FILTER (WHERE a.id IS NULL),
        count(*) FILTER (WHERE a.copied = {digest_of_asset}
                           AND (a.copied <> d.copied OR a.view_count < d.view_count))
-  FROM digested d LEFT JOIN public.assets a ON a.id = d.id
+  FROM digested d LEFT JOIN assets a ON a.id = d.id
 
 -- name: edited_assets
 -- Assets made from a model that somebody has edited since: they are left alone.
-SELECT count(*) FROM public.assets a
+SELECT count(*) FROM assets a
  WHERE a.copied IS NOT NULL AND a.copied <> {digest_of_asset}
 
 -- name: placed
 -- How often the layouts of a range place each asset that there is.  An id is read as
 -- PostgreSQL reads a uuid; what it cannot read is no asset.
 SELECT t.id AS table_id, p.asset_id, count(*)::integer AS placed, t.updated_at AS last_used
-  FROM public.tables t
+  FROM tables t
  CROSS JOIN LATERAL jsonb_array_elements(
         CASE jsonb_typeof(t.layout -> 'models') WHEN 'array' THEN t.layout -> 'models'
                                                 ELSE '[]' END) AS e (item)
@@ -136,24 +136,24 @@ SELECT t.id AS table_id, p.asset_id, count(*)::integer AS placed, t.updated_at A
 
 -- name: assets_then
 -- The assets that there will be once the models are copied.
-SELECT a.id FROM public.assets a
+SELECT a.id FROM assets a
  UNION
-SELECT m.id FROM public.models m
+SELECT m.id FROM models m
  WHERE {why_held} IS NULL
-   AND NOT EXISTS (SELECT FROM public.assets o WHERE o.model_id = m.id)
+   AND NOT EXISTS (SELECT FROM assets o WHERE o.model_id = m.id)
 
 -- name: fill_libraries
 -- A row whose quantity is what the last count said has not been edited: it follows the
 -- layout, and goes when the layout has the asset no more.
 WITH placed AS MATERIALIZED ({placed}
 ), gone AS (
-    DELETE FROM public.table_assets l
+    DELETE FROM table_assets l
      WHERE (%(after)s::uuid IS NULL OR l.table_id > %(after)s::uuid) AND l.table_id <= %(upto)s::uuid
        AND l.quantity = l.counted
        AND NOT EXISTS (SELECT FROM placed p WHERE p.table_id = l.table_id AND p.asset_id = l.asset_id)
     RETURNING 1
 ), put AS (
-    INSERT INTO public.table_assets AS l (id, table_id, asset_id, quantity, counted, last_used)
+    INSERT INTO table_assets AS l (id, table_id, asset_id, quantity, counted, last_used)
     SELECT md5(p.table_id || ':' || p.asset_id)::uuid, p.table_id, p.asset_id, p.placed, p.placed,
            p.last_used
       FROM placed p
@@ -172,15 +172,15 @@ SELECT count(*) FILTER (WHERE l.id IS NULL),
        count(*) FILTER (WHERE l.quantity = l.counted AND p.placed <> l.quantity AND p.placed IS NOT NULL),
        count(*) FILTER (WHERE l.quantity = l.counted AND p.placed IS NULL)
   FROM placed p
-  FULL JOIN (SELECT * FROM public.table_assets l
+  FULL JOIN (SELECT * FROM table_assets l
               WHERE (%(after)s::uuid IS NULL OR l.table_id > %(after)s::uuid)
                 AND l.table_id <= %(upto)s::uuid) l
          ON l.table_id = p.table_id AND l.asset_id = p.asset_id
 
 -- name: count_uses
-UPDATE public.assets a SET add_count = c.tables, use_count = c.placements
+UPDATE assets a SET add_count = c.tables, use_count = c.placements
   FROM (SELECT x.id, count(l.id)::integer AS tables, coalesce(sum(l.quantity), 0)::bigint AS placements
-          FROM public.assets x LEFT JOIN public.table_assets l ON l.asset_id = x.id
+          FROM assets x LEFT JOIN table_assets l ON l.asset_id = x.id
          WHERE (%(after)s::uuid IS NULL OR x.id > %(after)s::uuid) AND x.id <= %(upto)s::uuid
          GROUP BY x.id) c
  WHERE a.id = c.id AND (a.add_count, a.use_count) IS DISTINCT FROM (c.tables, c.placements)

@@ -6,7 +6,7 @@ SELECT t.kind, t.plan, t.status,
        CASE WHEN t.user_id IS NOT NULL THEN 'user'
             WHEN t.session_id IS NOT NULL THEN 'session' ELSE 'nobody' END,
        count(*)
-  FROM public.tables t GROUP BY 1, 2, 3, 4
+  FROM tables t GROUP BY 1, 2, 3, 4
 
 -- name: assets
-SELECT a.status, a.visibility, count(*) FROM public.assets a GROUP BY 1, 2
+SELECT a.status, a.visibility, count(*) FROM assets a GROUP BY 1, 2

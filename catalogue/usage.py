@@ -56,7 +56,7 @@ def _sql(name: str) -> str:
     told_apart = source["told_apart"]
     return render(
         source[name],
-        waiting=render(told_apart, log="public.asset_usage_log"),
+        waiting=render(told_apart, log="asset_usage_log"),
         of_taken=render(told_apart, log="taken"),
     )
 

@@ -8,7 +8,7 @@ SELECT count(*),
        count(*) FILTER (WHERE coalesce(t.there, 0) >= s.table_limit),
        count(*) FILTER (WHERE coalesce(t.there, 0) >= s.table_limit
                           AND s.last_seen > now() - interval '1 day')
-  FROM public.anonymous_sessions s
-  LEFT JOIN (SELECT t.session_id, count(*) AS there FROM public.tables t
+  FROM anonymous_sessions s
+  LEFT JOIN (SELECT t.session_id, count(*) AS there FROM tables t
               WHERE t.session_id IS NOT NULL AND t.status = 'active'
               GROUP BY t.session_id) t ON t.session_id = s.id

@@ -2,35 +2,35 @@
 -- All of it is for a plain owner of the database; what such a role does not see is NULL.
 
 -- name: exists
-SELECT to_regclass('public.terrain_pace_state') IS NOT NULL
+SELECT to_regclass('terrain_pace_state') IS NOT NULL
 
 -- name: read_orders
 SELECT paused_at, paused_by, coalesce(percent, 100), throttled_by, ignored
-  FROM public.terrain_pace_order
+  FROM terrain_pace_order
 
 -- name: states
 -- Of sessions of other roles backend_start is NULL.
 SELECT s.step, s.state, s.why, s.since, s.pid
-  FROM public.terrain_pace_state s
+  FROM terrain_pace_state s
   JOIN pg_stat_activity a ON a.pid = s.pid
    AND coalesce(a.backend_start = s.backend_start, true)
  ORDER BY s.id
 
 -- name: put_state
-INSERT INTO public.terrain_pace_state (step, state, why, pid, backend_start)
+INSERT INTO terrain_pace_state (step, state, why, pid, backend_start)
 SELECT %(step)s, %(state)s, %(why)s, pid, backend_start
   FROM pg_stat_activity WHERE pid = %(pid)s
 RETURNING id
 
 -- name: change_state
-UPDATE public.terrain_pace_state
+UPDATE terrain_pace_state
    SET state = %(state)s, why = %(why)s,
        since = CASE WHEN state = %(state)s THEN since ELSE statement_timestamp() END
  WHERE id = %(id)s
 
 -- name: take_state_away
 -- With it goes what killed runs have left.
-DELETE FROM public.terrain_pace_state s
+DELETE FROM terrain_pace_state s
  WHERE s.id = %(id)s
     OR NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = s.pid
                       AND coalesce(a.backend_start = s.backend_start, true))
