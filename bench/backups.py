@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report, shop
+from terrain.embedded import OWNER
 from terrain.legacy.backup import dumping, fingerprints, proof, tools
 from terrain.legacy.backup.manifest import Backup
 from terrain.legacy.backup.server import Server
@@ -28,7 +29,7 @@ JOBS = 2
 
 
 def server(database: str) -> Server:
-    params = {"host": str(shop.CLUSTER.socket_dir), "port": "5432", "user": "terrain"}
+    params = {"host": str(shop.CLUSTER.socket_dir), "port": "5432", "user": OWNER}
     return Server(database, params, shop.CLUSTER)
 
 

@@ -11,9 +11,10 @@ from bench import shop
 from bench.crew import Crew
 from bench.told import TABLES, Shop
 from bench.traffic import Client
+from terrain.embedded import OWNER
 
-#: A role with rights on the six tables, which owns nothing.
-ROLE = "shop_app"
+#: A role with rights on the six tables, which owns only what it makes beside them.
+ROLE = "shop_load"
 #: Processes, and the clients of each: a thread and a connection.
 PROCESSES, EACH = 2, 4
 NUMBER = PROCESSES * EACH
@@ -23,10 +24,15 @@ def admit(database: str) -> None:
     """Make the old application's role, with its rights in this database."""
     with shop.superuser() as connection:
         connection.execute(
-            "DO $$ BEGIN CREATE ROLE shop_app LOGIN;"
+            f"DO $$ BEGIN CREATE ROLE {ROLE} LOGIN;"
             " EXCEPTION WHEN duplicate_object THEN NULL; END $$"
         )
+        # Its own tables are in the owner's backups, which restore them as its own.
+        connection.execute(f"GRANT {ROLE} TO {OWNER}")
     with shop.connect(database) as connection:
+        connection.execute(
+            sql.SQL("GRANT CREATE ON SCHEMA public TO {}").format(sql.Identifier(ROLE))
+        )
         for table in TABLES:
             connection.execute(
                 sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(

@@ -76,13 +76,13 @@ def project(scale: float) -> Copied:
                 copies[table] for table in subject.legacy
             ) + sum(builds.get(table, 0.0) for table in touched)
             done.megabytes[subject.name] = run.megabytes
-        _judge(database, done)
+        _judge(database, "terrain", done)
         done.more = {
             "migrate_seconds": run.seconds,
             "builds": builds,
             "copies": copies,
-            "legacy_bytes": shop.size(database, "legacy", shop.LEGACY),
-            "new_bytes": shop.size(database, "public", NEW_TABLES),
+            "legacy_bytes": shop.size(database, "public", shop.LEGACY),
+            "new_bytes": shop.size(database, "terrain", NEW_TABLES),
         }
         return done
 
@@ -111,7 +111,7 @@ def plain(scale: float) -> Copied:
                 with connection.transaction():
                     connection.execute(statements(subject.name))  # type: ignore[call-overload]
                 done.seconds[subject.name] = time.perf_counter() - started
-        _judge(database, done)
+        _judge(database, "public", done)
         return done
 
 
@@ -126,7 +126,7 @@ def textbook(scale: float) -> Copied:
             run = shop.run(database, "-m", "bench.textbook", subject.name)
             done.seconds[subject.name] = run.said["seconds"]
             done.megabytes[subject.name] = run.megabytes
-        _judge(database, done)
+        _judge(database, "public", done)
         return done
 
 
@@ -141,15 +141,15 @@ def statements(name: str) -> str:
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _judge(database: str, done: Copied) -> None:
-    """Count and add up what was made."""
+def _judge(database: str, schema: str, done: Copied) -> None:
+    """Count and add up what was made: new tables in ``schema``."""
     for subject in SUBJECTS:
-        done.rows[subject.name] = shop.rows(database, subject.rows)
+        done.rows[subject.name] = shop.rows(database, f"{schema}.{subject.rows}")
         without = ", ".join(f"'{name}'" for name in subject.unlike)
         for table in subject.new:
             query = (
                 "SELECT count(*), sum(hashtextextended((to_jsonb(t)"
-                f" - ARRAY[{without}]::text[])::text, 0)::numeric) FROM public.{table} t"
+                f" - ARRAY[{without}]::text[])::text, 0)::numeric) FROM {schema}.{table} t"
             )
             done.checksums[table] = str(shop.ask(database, query)[0])
 

@@ -26,7 +26,6 @@ def measure(scale: float) -> dict[str, Any]:
     with shop.clone(shop.shop(scale)) as database:
         size = shop.size(database, "public", shop.LEGACY)
         rows = {table: shop.rows(database, table) for table in shop.LEGACY}
-        # The tables move to another schema and stay the same tables.
         found = shop.ask(
             database,
             "SELECT oid, relname FROM pg_class"

@@ -1,7 +1,8 @@
 """The old application at work while it is moved: what it waits, and whether it loses anything.
 
 The same clients work on three clones of one shop: beside the project's own commands, there
-and back, with the new application at work whenever it has its tables; beside nothing; and
+and back, with the new application at work whenever it has its tables, and a cut-over and its
+undoing in each round; beside nothing; and
 beside the plain way, the same renames and copies in a single transaction.  What both
 applications were told is compared with what is there after each move.
 """
@@ -105,6 +106,7 @@ def measure(plan: Plan) -> tuple[list[Turn], dict[str, Any]]:
         "rounds": [asdict(each) for each in rounds(mine)],
         "again": mine.again,
         "late": mine.late,
+        "swaps": [seconds * 1000 for seconds in mine.swaps],
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "new": _of_the_new(mine),
         "refused": {turn.way: turn.told.refused[:50] for turn in turns},
@@ -163,6 +165,8 @@ def show(results: dict[str, Any]) -> None:
             ["acts of the new application", None, new["acts"]],
             ["  failed", 0, new["failed"]],
             ["  gave way after all its patience", None, new["gave_way"]],
+            ["cut over and undone", 2 * plan["rounds"], len(results["swaps"])],
+            ["  longest locked, ms", None, max(results["swaps"], default=None)],
             ["longest wait, ms", WANTED * 1000, results["longest"]],
             ["  of the untouched database", None, results["longest_untouched"]],
             ["  of the plain way", None, results["longest_plain"]],

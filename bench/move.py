@@ -1,4 +1,7 @@
-"""The project's own way: there and back, both applications at work, judged after each move."""
+"""The project's own way: there and back, both applications at work, judged after each move.
+
+At the end of each round the names change places and back, while the old application rests.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,6 @@ def project(plan: Plan) -> Turn:
     template = shop.shop(plan.scale)
     with shop.clone(template) as database:
         clients.admit(database)
-        shop.run(database, "manage.py", "prepare_database")
         with beside_clients(turn, database, plan) as old:
             with new_side.at_work(database, old.arguments[1], plan.limit) as new:
                 new.told = turn.new
@@ -97,6 +99,8 @@ class Move:
             self.forward(FORWARD if number == 1 else IN_SHORT)
             turn.quiet("in step", plan.quiet / 2)
             self.judge_in_step()
+            self.cut_over_and_back()
+            turn.quiet("undone", plan.quiet / 2)
             self.back()
             turn.quiet("back", plan.quiet / 2)
             self.judge_back()
@@ -133,6 +137,21 @@ class Move:
                 with self.turn.phase(command):
                     self.run(command)
 
+    def cut_over_and_back(self) -> None:
+        """The names change places and back.
+
+        The old application's clients rest meanwhile, with their connections open; the new
+        application's work throughout.
+        """
+        with self.old.held():
+            with self.turn.phase("cut over"):
+                # They have only just written, and are still connected.
+                self.run("cut_over", "--yes", "--ignore-activity")
+            self.judge_in_step()
+            with self.turn.phase("undo"):
+                self.run("cut_over", "--undo", "--yes")
+            self.turn.swaps += swaps(self.database)[-2:]
+
     def back(self) -> None:
         """The new application stops first, as the runbook has it."""
         self.new.hold()
@@ -167,7 +186,7 @@ class Move:
         A row that is late is the next ``settle``'s to carry over: it has to.
         """
         with self.turn.phase("judged"):
-            late = self.judge("legacy", "public", agree=True)
+            late = self.judge(agree=True)
         if late:
             self.turn.late += len(late)
             with self.turn.phase("settle"):
@@ -178,13 +197,15 @@ class Move:
 
     def judge_back(self) -> None:
         with self.turn.phase("judged"):
-            self.judge("public", "legacy_parked")
+            self.judge()
 
-    def judge(self, schema: str, only_new: str, agree: bool = False) -> remembered.Rows:
+    def judge(self, agree: bool = False) -> remembered.Rows:
         """Note what is not as was told; returns which rows are late, if both are there."""
         late: remembered.Rows = set()
         with remembered.snapshot(self.database, self.old, self.new) as (seen, told):
-            found = [*remembered.faults(seen, schema, self.before, told)]
+            there = shop.place(seen)
+            only_new = there.own[-1] if agree else "legacy_parked"
+            found = [*remembered.faults(seen, there.legacy, self.before, told)]
             for table in new_side.ONLY_NEW:
                 found += remembered.rows(seen, only_new, table, told)
             if agree:
@@ -204,10 +225,11 @@ class Move:
         with remembered.snapshot(self.database) as (seen, told):
             told.merge(self.turn.told, times=False)
             told.merge(self.turn.new, times=False)
-            for schema in ("legacy", "rebuilt"):
+            there = shop.place(seen)
+            for schema in (there.legacy, "rebuilt"):
                 self.turn.found(remembered.faults(seen, schema, self.before, told))
             for table in new_side.ONLY_NEW:
-                self.turn.found(remembered.rows(seen, "public", table, told))
+                self.turn.found(remembered.rows(seen, there.own[-1], table, told))
             self.turn.found(remembered.disagreements(seen))
         shop.run(self.database, "manage.py", "settle")
         self.verify()
@@ -218,8 +240,8 @@ def _parts(database: str, began: float, ended: float) -> list[Phase]:
     runs = shop.ask(
         database,
         "SELECT split_part(step, ' ', 1), extract(epoch FROM started_at)::float,"
-        "       extract(epoch FROM finished_at)::float FROM public.legacy_run"
-        " WHERE split_part(step, ' ', 1) IN ('move', 'copy') AND finished_at IS NOT NULL"
+        "       extract(epoch FROM finished_at)::float FROM terrain.legacy_run"
+        " WHERE split_part(step, ' ', 1) = 'copy' AND finished_at IS NOT NULL"
         f"  AND extract(epoch FROM started_at) > {began:.6f} ORDER BY started_at",
     )
     parts, at = [], began
@@ -231,10 +253,20 @@ def _parts(database: str, began: float, ended: float) -> list[Phase]:
     return [*parts, Phase("migrate, the rest", at, ended)]
 
 
+def swaps(database: str) -> list[float]:
+    """Seconds for which each cut-over, and each undoing of one, had its locks."""
+    found = shop.ask(
+        database,
+        "SELECT seconds FROM terrain.legacy_run WHERE starts_with(step, 'cut over')"
+        " ORDER BY id",
+    )
+    return [seconds for (seconds,) in found]
+
+
 def copies(database: str) -> dict[str, float]:
     """Seconds of the first copy of each table: later ones find most rows there."""
     found = shop.ask(
         database,
-        "SELECT step, seconds FROM public.legacy_run WHERE step LIKE 'copy %' ORDER BY id DESC",
+        "SELECT step, seconds FROM terrain.legacy_run WHERE step LIKE 'copy %' ORDER BY id DESC",
     )
     return dict(found)

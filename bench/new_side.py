@@ -1,6 +1,7 @@
 """The new application at work: what it does through Django's models, and what it was told.
 
 It works from after ``migrate`` to before ``rollback_migration``: between, it has no tables.
+Through a cut-over and its undoing it works on.
 What of its writes the legacy tables hold is remembered in their terms, what only the new
 schema can hold under the names of the new tables.
 """
@@ -76,7 +77,9 @@ class Client:
         self.sets: dict[str, list[str]] = {}
 
     def act(self) -> None:
-        """Do one thing, as a view of the new application would."""
+        """Do one thing, as a view of the new application would, over a connection of its own."""
+        from django.db import close_old_connections
+
         from terrain.exceptions import TryAgain
 
         (self.kind,) = self.random.choices(range(len(MIX)), WEIGHTS)
@@ -88,6 +91,8 @@ class Client:
         except Exception as error:
             said = f"{type(error).__name__}: {str(error).strip()}"
             self.told.refused.append((at, MIX[self.kind].name, said))
+        finally:
+            close_old_connections()
         self.told.started.append(at)
         self.told.seconds.append(time.perf_counter() - began)
         self.told.kinds.append(self.kind)

@@ -29,7 +29,8 @@ class Turn:
 
     ``told`` is the old application's, ``new`` the new one's.  ``again`` are commands that
     had to be run once more, ``late`` counts rows that waited for the next ``settle``, and
-    ``slow`` are the statements that took longest.
+    ``slow`` are the statements that took longest.  ``swaps`` are the seconds for which
+    each cut-over, or its undoing, had its locks.
     """
 
     way: str
@@ -41,6 +42,7 @@ class Turn:
     late: int = 0
     slow: list[str] = field(default_factory=list)
     copies: dict[str, float] = field(default_factory=dict)
+    swaps: list[float] = field(default_factory=list)
     round: int = 0
 
     @contextmanager

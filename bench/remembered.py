@@ -128,19 +128,20 @@ def late(connection: Connection) -> Rows:
 
 
 def disagreements(connection: Connection, but: Rows | None = None) -> Iterator[str]:
-    """A sentence for each row that is not the same in ``legacy`` and ``rebuilt``, as text.
+    """A sentence for each row that a legacy table and ``rebuilt`` do not have alike, as text.
 
     Those of ``but`` may differ.
     """
+    schema = shop.place(connection).legacy
     for table in TABLES:
         query = sql.SQL(
             "SELECT coalesce(l.id, r.id)::text, l::text, r::text FROM {} l FULL JOIN {} r"
             " ON r.id = l.id WHERE l::text IS DISTINCT FROM r::text"
             " AND coalesce(l.id, r.id) <> ALL (%s::uuid[]) LIMIT 20"
-        ).format(sql.Identifier("legacy", table), sql.Identifier("rebuilt", table))
+        ).format(sql.Identifier(schema, table), sql.Identifier("rebuilt", table))
         keys = [key for name, key in but or () if name == table]
         for key, legacy, rebuilt in connection.execute(query, [keys]):
-            yield f"{table} {key} is {legacy!r:.300} in legacy, {rebuilt!r:.300} in rebuilt."
+            yield f"{table} {key} is {legacy!r:.300} in {schema}, {rebuilt!r:.300} in rebuilt."
 
 
 def _ask(

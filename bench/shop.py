@@ -23,7 +23,9 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
+from terrain.legacy.place import AFTER, BEFORE, Place
+from terrain.postgresql.schemas import SCHEMA, marked
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 #: As PostgreSQL comes: fsync, 128 MB of shared buffers, autovacuum and all.
@@ -172,7 +174,7 @@ def empty() -> Iterator[str]:
 
 def address(database: str) -> str:
     """The URL of a database, for DATABASE_URL."""
-    return f"postgresql://terrain@/{database}?host={quote(str(CLUSTER.socket_dir), safe='')}"
+    return f"postgresql://{OWNER}@/{database}?host={quote(str(CLUSTER.socket_dir), safe='')}"
 
 
 def run(database: str, *arguments: str) -> Run:
@@ -206,6 +208,14 @@ def run(database: str, *arguments: str) -> Run:
             raise Failed(f"{' '.join(arguments)}: {output.read_text()[-20_000:]}")
         said = json.loads(report.read_text()) if report.exists() else {}
     return Run(seconds, usage.ru_maxrss / 1024, said)
+
+
+def place(connection: psycopg.Connection[Any]) -> Place:
+    """Where the tables of a migrated shop are: before a cut-over or after it."""
+    ((comment,),) = connection.execute(
+        "SELECT obj_description(to_regnamespace(%s), 'pg_namespace')", [SCHEMA]
+    ).fetchall()
+    return BEFORE if marked(comment) == BEFORE.own else AFTER
 
 
 def rows(database: str, *tables: str) -> int:

@@ -2,7 +2,8 @@
 
 A client has one connection, held open, with every statement prepared.  Counters are
 everybody's; of other values each client writes those of its own rows and of its own share of
-the shop's, so what came last is known.
+the shop's, so what came last is known.  Tables that the application makes for itself are a
+client's own, and are judged by it as it goes.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class Client:
         self.works: dict[str, list[tuple[str, str]]] = {}
         self.made = 0
         self.kind = 0
+        # What it was told first of where it lives and of its own table, and has to be told ever
+        # after; and what it has counted there.
+        self.lives: tuple[Any, ...] | None = None
+        self.session: int | None = None
+        self.visits: int | None = None
 
     def close(self) -> None:
         self.connection.close()
@@ -382,6 +388,78 @@ class Client:
         value = self.random.choice([None, "text"])
         self.set_one("artists", "bio", self.one_of(self.artists), value)
 
+    # --- tables of the application's own -----------------------------------------------------
+
+    def look_around(self) -> bool:
+        """Where it lives, as its migration tool asks; and whether it may make tables there."""
+        (lives,) = self.run(
+            "SELECT current_schema()::text, current_setting('search_path'),"
+            " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+        )
+        self.lives = self.lives or lives
+        expect(lives, self.lives)
+        return bool(lives[2])
+
+    def start(self) -> None:
+        """Its session table is made if it is not there, as at each start; a visit is counted."""
+        table = f"session_{self.number}"
+        make = (
+            f'CREATE TABLE IF NOT EXISTS "{table}" (sid varchar PRIMARY KEY,'
+            " sess json NOT NULL, expire timestamp(6) NOT NULL)"
+        )
+        if not self.look_around():
+            return self.be_denied(make)
+        self.run(make)
+        ((found,),) = self.run("SELECT to_regclass(%s)::oid::bigint", table)
+        self.session = self.session or found
+        expect(found, self.session)
+        ((visits,),) = self.run(
+            f"INSERT INTO \"{table}\" AS s VALUES ('visitor', '{{\"visits\": 1}}', now())"
+            " ON CONFLICT (sid) DO UPDATE SET sess ="
+            " json_build_object('visits', (s.sess ->> 'visits')::int + 1)"
+            " RETURNING (sess ->> 'visits')::int"
+        )
+        expect(visits, visits if self.visits is None else self.visits + 1)
+        self.visits = visits
+
+    def be_denied(self, statement: str) -> None:
+        """Its role has no right to do this, and no command gives it one."""
+        try:
+            self.run(statement)
+        except psycopg.errors.InsufficientPrivilege:
+            return
+        raise Wrong(f"It may do this now: {statement}")
+
+    def make_report(self) -> None:
+        """A table is made, filled, altered, looked for as migration tools do, and dropped."""
+        table, asset = f"report_{self.number}", self.one_of(self.shop.assets)
+        if not self.look_around():
+            return self.be_denied(f"CREATE TABLE {table} (asset uuid)")
+        # In blocks, since psycopg forgets all that is prepared when it sees an ALTER or a DROP.
+        drop = f"DO $$ BEGIN DROP TABLE IF EXISTS {table}; END $$"
+        self.run(drop)
+        self.run(f"CREATE TABLE {table} (asset uuid PRIMARY KEY, name text)")
+        self.run(
+            f"DO $$ BEGIN ALTER TABLE {table} ADD note text NOT NULL DEFAULT 'x'; END $$"
+        )
+        found = self.run(
+            f"INSERT INTO {table} (asset, name) SELECT id, name FROM assets WHERE id = %s"
+            " RETURNING asset::text, note",
+            asset,
+        )
+        expect(found, [(asset, "x")])
+        expect(self.columns_of(table), ["asset", "name", "note"])
+        self.run(drop)
+        expect(self.columns_of(table), [])
+
+    def columns_of(self, table: str) -> list[str]:
+        found = self.run(
+            "SELECT column_name::text FROM information_schema.columns"
+            " WHERE table_schema = current_schema() AND table_name = %s ORDER BY 1",
+            table,
+        )
+        return [name for (name,) in found]
+
 
 MIX = (
     Kind("look at an asset", 22, Client.look_at_asset),
@@ -408,5 +486,7 @@ MIX = (
     Kind("leave", 0.6, Client.leave),
     Kind("edit an asset", 3, Client.edit_asset),
     Kind("edit an artist", 1, Client.edit_artist),
+    Kind("start", 1, Client.start),
+    Kind("make a report", 0.3, Client.make_report),
 )
 WEIGHTS = [kind.weight for kind in MIX]

@@ -4,7 +4,7 @@
 CREATE SCHEMA plain;
 
 CREATE FUNCTION plain.artist() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = terrain, pg_temp AS $body$
 BEGIN
     UPDATE users
        SET email = NEW.email, password_hash = NEW.password_hash, display_name = NEW.name,
@@ -19,7 +19,7 @@ BEGIN
 END $body$;
 
 CREATE FUNCTION plain.asset() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = terrain, pg_temp AS $body$
 BEGIN
     UPDATE models
        SET artist_id = NEW.artist_id, name = NEW.name, description = NEW.description,
@@ -34,7 +34,7 @@ BEGIN
 END $body$;
 
 CREATE FUNCTION plain.saved_table() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = terrain, pg_temp AS $body$
 BEGIN
     IF TG_OP = 'DELETE' THEN
         DELETE FROM tables WHERE id = OLD.id;
@@ -63,7 +63,7 @@ BEGIN
 END $body$;
 
 CREATE FUNCTION plain."order"() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = terrain, pg_temp AS $body$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO orders (id, order_number, user_id, customer_email, customer_name,
@@ -109,11 +109,11 @@ BEGIN
     RETURN NULL;
 END $body$;
 
-CREATE TRIGGER plain AFTER UPDATE ON legacy.artists
+CREATE TRIGGER plain AFTER UPDATE ON public.artists
     FOR EACH ROW EXECUTE FUNCTION plain.artist();
-CREATE TRIGGER plain AFTER UPDATE ON legacy.assets
+CREATE TRIGGER plain AFTER UPDATE ON public.assets
     FOR EACH ROW EXECUTE FUNCTION plain.asset();
-CREATE TRIGGER plain AFTER INSERT OR UPDATE OR DELETE ON legacy.user_tables
+CREATE TRIGGER plain AFTER INSERT OR UPDATE OR DELETE ON public.user_tables
     FOR EACH ROW EXECUTE FUNCTION plain.saved_table();
-CREATE TRIGGER plain AFTER INSERT OR UPDATE ON legacy.orders
+CREATE TRIGGER plain AFTER INSERT OR UPDATE ON public.orders
     FOR EACH ROW EXECUTE FUNCTION plain."order"();

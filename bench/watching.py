@@ -74,7 +74,7 @@ def measure(scale: float) -> dict[str, Any]:
 
 def _saving(database: str, pieces: int | None) -> dict[str, Any]:
     """Median seconds of saving a layout of so many pieces, or of those it has."""
-    with shop.connect(database, options="-c search_path=legacy,public") as connection:
+    with shop.connect(database, options="-c search_path=public") as connection:
         keys = [
             key
             for (key,) in connection.execute(
@@ -112,7 +112,7 @@ def _lay_out(connection: psycopg.Connection[Any], keys: list[Any], pieces: int) 
 def _switch(connection: psycopg.Connection[Any], *, counting: bool) -> None:
     word = "ENABLE" if counting else "DISABLE"
     for event in ("insert", "update", "delete"):
-        statement = f"ALTER TABLE public.tables {word} TRIGGER terrain_usage_{event}"
+        statement = f"ALTER TABLE terrain.tables {word} TRIGGER terrain_usage_{event}"
         connection.execute(statement)  # type: ignore[arg-type]
 
 

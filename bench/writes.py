@@ -231,7 +231,6 @@ def _three(scale: float) -> Iterator[tuple[str, str, str]]:
     ):
         for database in (untouched, moved, plain):
             clients.admit(database)
-            shop.run(database, "manage.py", "prepare_database")
         for database in (moved, plain):
             print("migrate", file=sys.stderr)
             shop.run(database, "manage.py", "migrate", "--verbosity", "0")

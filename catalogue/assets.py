@@ -112,8 +112,13 @@ def copy(connection: BaseDatabaseWrapper, *, dry_run: bool = False) -> Copied:
     :class:`NoModels` before ``migrate`` and :class:`terrain.locks.Busy`.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('table_assets') IS NOT NULL")
-        if not cursor.fetchone()[0]:
+        # By name alone: to a role that may not enter the schema it is there, and not found.
+        cursor.execute(
+            "SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
+            " WHERE s.nspname = ANY (%s) AND c.relname = 'table_assets'",
+            [list(connection.own_path)],  # type: ignore[attr-defined]
+        )
+        if cursor.fetchone() is None:
             raise NoModels(
                 "There are no models to copy: the tables of the catalogue are not there."
                 " Run: python manage.py migrate"

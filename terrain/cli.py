@@ -20,6 +20,7 @@ from django.db import (
     InternalError,
     OperationalError,
     ProgrammingError,
+    connection,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -95,7 +96,7 @@ def run(argv: list[str]) -> int:
         if isinstance(error.__cause__, errors.InsufficientPrivilege):
             return _fail(privilege_sentence(error))
         if isinstance(error.__cause__, errors.UndefinedTable):
-            return _fail(missing_sentence(error))
+            return _fail(missing_sentence(error, _closed_schema()))
         raise
     except Refused as error:
         return _fail(f"{error}. {error.hint}".strip(" .") + ".")
@@ -186,8 +187,28 @@ def read_only_sentence(error: Exception) -> str:
     )
 
 
-def missing_sentence(error: Exception) -> str:
-    """A table that the command needs is not there: before migrate, or after a rollback."""
+def _closed_schema() -> str:
+    """The schema of this project's tables, if the role may not enter it and so finds none."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT nspname FROM pg_namespace WHERE nspname = ANY (%s)"
+                "   AND NOT has_schema_privilege(oid, 'USAGE')",
+                [list(connection.own_path)],  # type: ignore[attr-defined]
+            )
+            (found,) = cursor.fetchone() or ("",)
+    except Error:
+        return ""
+    return str(found)
+
+
+def missing_sentence(error: Exception, closed: str = "") -> str:
+    """A table that the command needs is not there: before migrate, or after a rollback.
+
+    Nor is it for a role that may not enter the schema, which is ``closed`` to it.
+    """
+    if closed:
+        return privilege_sentence(Exception(f"permission denied for schema {closed}"))
     return (
         f"A table is not there: {_first_line(str(error))}. Run: python manage.py migrate;"
         " or see how far things are with: python manage.py migration_status"

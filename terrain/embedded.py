@@ -13,7 +13,7 @@ A cluster is one folder::
     log          what the server says
     pg_hba.conf, pg_ident.conf    written at each start
     start.lock   held while somebody starts or stops the server
-    server.lock  held by the server itself, see `Cluster._gone`
+    server.lock  held by the server itself, see `Cluster._gone`; says whose the database is
     lease.lock   shared by the processes that use the server, see `Cluster.lease`
 
 Run by root, the server runs as another user, since PostgreSQL refuses root; `_become`
@@ -54,9 +54,31 @@ SETTINGS = {
 }
 """Server settings that a cluster's own ``settings`` may change."""
 
-_CREATE = """\
-CREATE ROLE terrain LOGIN NOSUPERUSER CREATEDB NOCREATEROLE;
-CREATE DATABASE terrain_builder OWNER terrain;
+OWNER = "shop"
+"""The role that the project connects as, and that the database belongs to.
+
+Not ``terrain``: by PostgreSQL's search path, ``"$user", public``, a role finds the schema
+of its own name before any other.
+"""
+
+_CREATE = f"""\
+CREATE ROLE {OWNER} LOGIN NOSUPERUSER CREATEDB NOCREATEROLE;
+CREATE DATABASE terrain_builder OWNER {OWNER};
+"""
+
+# The owner had another name in earlier versions.  A role that somebody has made of either
+# name since then is younger than the owner, and has the greater oid.
+_RENAME = f"""\
+DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock(1);  -- for one whose starter was killed meanwhile
+    IF NOT pg_is_in_recovery() AND EXISTS (
+        SELECT FROM pg_roles AS earlier WHERE rolname = 'terrain' AND NOT EXISTS (
+            SELECT FROM pg_roles WHERE rolname = '{OWNER}' AND oid < earlier.oid
+        )
+    ) THEN
+        ALTER ROLE terrain RENAME TO {OWNER};
+    END IF;
+END $$
 """
 
 # PostgreSQL's programs and libpq obey PG* variables (PGPORT would move the socket), and
@@ -124,7 +146,7 @@ class Cluster:
         digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
         return Path("/tmp", f"terrain-{digest}")
 
-    def dsn(self, dbname: str = "terrain_builder", user: str = "terrain") -> str:
+    def dsn(self, dbname: str = "terrain_builder", user: str = OWNER) -> str:
         """Connection string for libpq.  Any role may be named, ``postgres`` is superuser."""
         parts = {"host": str(self.socket_dir), "port": "5432"}
         parts |= {"dbname": dbname, "user": user}
@@ -133,7 +155,7 @@ class Cluster:
     def is_running(self) -> bool:
         """Whether the server accepts connections."""
         where = [f"--host={self.socket_dir}", "--port=5432", "--dbname=postgres"]
-        ask = [self._program("pg_isready"), "--quiet", "--username=terrain", *where]
+        ask = [self._program("pg_isready"), "--quiet", f"--username={OWNER}", *where]
         return _call(ask).returncode == 0
 
     def start(self) -> None:
@@ -289,8 +311,11 @@ class Cluster:
 
     def _start(self) -> None:
         self._check_version()
-        if self._settle():
-            return
+        if not self._settle():
+            self._start_server()
+        self._rename_owner()
+
+    def _start_server(self) -> None:
         user = self._user()
         become = self._become(user)
         with suppress(FileNotFoundError):
@@ -300,6 +325,7 @@ class Cluster:
         server_lock = self._open("server.lock")
         try:
             fcntl.flock(server_lock, fcntl.LOCK_EX)
+            os.ftruncate(server_lock, 0)  # so that `_rename_owner` looks again
             if not (self._data / "PG_VERSION").exists():
                 self._initialise(user, server_lock)
             self._write_access(user)
@@ -312,6 +338,28 @@ class Cluster:
                 f"{_reason(self._log_since(said_before))}; put that right and run the "
                 f"command again (its log is {self.folder / 'log'})."
             )
+
+    def _rename_owner(self) -> None:
+        """Give the owner its name, where an earlier version has made or started the cluster.
+
+        Once for each run of the server: server.lock then has the name.  Nobody else is let
+        through to the server before, since they wait for start.lock.
+        """
+        with open(self._open("server.lock"), "r+") as known:
+            if known.read() == OWNER:
+                return
+            psql = [self._program("psql"), "--no-psqlrc", "--no-password", "--quiet"]
+            psql += [f"--dbname={self.dsn('postgres', 'postgres')}"]
+            done = _call([*psql, f"--command={_RENAME}"])
+            if done.returncode != 0:
+                raise EmbeddedError(
+                    f"The role which the database in {self.folder} belongs to could not be "
+                    f"renamed from terrain to {OWNER} ({_reason(done.stderr)}); put that right "
+                    "and run the command again, or set DATABASE_URL to use another server."
+                )
+            known.seek(0)
+            known.write(OWNER)
+            known.truncate()
 
     def _check_version(self) -> None:
         try:

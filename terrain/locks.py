@@ -97,7 +97,8 @@ def patiently(using: str, action: Callable[[], T], limit: float = PATIENCE) -> T
     """Run ``action`` in a transaction, and again if it had to give way to somebody else.
 
     For a write of the new application: it yields at once to the old one, so that nobody
-    waits for it between attempts.  Within a transaction it runs just once, because only the
+    waits for it between attempts.  It is also run again if our tables have changed schemas since
+    the transaction began (``cut_over``).  Within a transaction it runs just once, because only the
     whole transaction can be done again.  ``using`` names the connection, ``limit`` is
     seconds; then what was raised last is raised.
     """
@@ -106,11 +107,16 @@ def patiently(using: str, action: Callable[[], T], limit: float = PATIENCE) -> T
         return action()
     deadline = time.monotonic() + limit
     while True:
+        path = getattr(connection, "own_path", None)
         try:
             with transaction.atomic(using=using):
                 return action()
         except DatabaseError as error:
-            if not is_retried(error) or time.monotonic() > deadline:
+            is_elsewhere = (
+                isinstance(error.__cause__, errors.UndefinedTable)
+                and getattr(connection, "own_path", None) != path
+            )
+            if not (is_retried(error) or is_elsewhere) or time.monotonic() > deadline:
                 raise
         time.sleep(random.uniform(0, 0.1))
 
@@ -128,13 +134,15 @@ def run_briefly(
     limit: float | None = None,
     say: Say | None = None,
     also: tuple[type[Exception], ...] = (),
+    before: Callable[[], object] | None = None,
 ) -> T:
     """Run ``action`` in a transaction of its own that never waits long for a lock.
 
     It is retried for lock-not-available, deadlock and serialization failures only, and
     for errors of psycopg that are in ``also``, after random, growing pauses.  With a
     ``mode`` all ``tables`` (qualified names; those that are not there are passed over, and
-    views) are locked before ``action`` runs; without, they are only asked about.  Raises
+    views) are locked before ``action`` runs; without, they are only asked about.  ``before`` runs
+    in the same transaction before that.  Raises
     :class:`LockNotObtained`, naming who was in the way, when ``limit`` seconds have passed
     (:data:`TOTAL_LIMIT`).  Within a transaction it runs ``action`` once and leaves the rest
     to whoever has begun that: trying again would keep what it has locked already.
@@ -145,6 +153,8 @@ def run_briefly(
 
     def run() -> T:
         with transaction.atomic(using=connection.alias):
+            if before is not None:
+                before()
             turn.lock()
             return action()
 

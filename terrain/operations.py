@@ -168,6 +168,8 @@ class InstallSQL(NotInTransactionMixin, migrations.RunSQL):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
+        if not self.reverse_sql:  # what it was made from stays
+            return
         self._run_briefly(
             schema_editor,
             str(self.reverse_sql),

@@ -15,7 +15,7 @@ from django.core.management.utils import get_random_secret_key
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from terrain import logs
+from terrain import embedded, logs
 from terrain.embedded import Cluster
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ def database(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "terrain.postgresql",
             "NAME": "terrain_builder",
-            "USER": "terrain",
+            "USER": embedded.OWNER,
             "HOST": str(cluster.socket_dir),
             "OPTIONS": {"embedded": cluster},
         }
@@ -79,6 +79,9 @@ def database(url: str) -> dict[str, Any]:
 
 DATABASE_URL = env.str("DATABASE_URL", default="")
 DATABASES = {"default": database(DATABASE_URL)}
+
+# On the project's own server there is no old application, so migrate cuts over by itself.
+CUT_OVER_BY_ITSELF = not DATABASE_URL
 
 # Without a database of one's own this is somebody having a look: show them what is wrong.
 DEBUG = env.bool("DEBUG", default=not DATABASE_URL)

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import connections
 
 from terrain import embedded
+from terrain.embedded import OWNER
 from terrain.legacy.backup import fingerprints
 from terrain.legacy.backup.scratch import PREFIX, comment
 from terrain.legacy.backup.telling import Teller
@@ -72,13 +73,13 @@ SELECT lo_from_bytea(4711, '\xdeadbeef'), lo_from_bytea(0, sha256('x'));
 
 def make_odd(database: Database) -> None:
     with psycopg.connect(
-        database.cluster.dsn(database.name, "terrain"), autocommit=True
+        database.cluster.dsn(database.name, OWNER), autocommit=True
     ) as connection:
         connection.execute(ODD)  # type: ignore[arg-type]
 
 
 def contents(cluster: embedded.Cluster, name: str) -> fingerprints.Contents:
-    with psycopg.connect(cluster.dsn(name, "terrain"), autocommit=True) as connection:
+    with psycopg.connect(cluster.dsn(name, OWNER), autocommit=True) as connection:
         with fingerprints.one_moment(connection):
             return fingerprints.of(connection)
 
@@ -87,7 +88,7 @@ def definitions(cluster: embedded.Cluster, name: str) -> str:
     """Everything in a database but its rows, as pg_dump writes it."""
     program = embedded.binaries(cluster.version) / "pg_dump"
     dump = subprocess.run(
-        [program, "--schema-only", f"--dbname={cluster.dsn(name, 'terrain')}"],
+        [program, "--schema-only", f"--dbname={cluster.dsn(name, OWNER)}"],
         check=True,
         capture_output=True,
         text=True,
@@ -120,7 +121,7 @@ def command(
     database: Database, *arguments: str, backups: Path, **more: str
 ) -> subprocess.Popen[str]:
     """A command in a process of its own, to be killed."""
-    url = f"postgresql://terrain@/{database.name}?host={database.cluster.socket_dir}"
+    url = f"postgresql://{OWNER}@/{database.name}?host={database.cluster.socket_dir}"
     return subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
         cwd=settings.BASE_DIR,

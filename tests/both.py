@@ -10,8 +10,10 @@ import psycopg
 from django.core.management import call_command
 from django.db import connection
 
+from terrain.embedded import OWNER
 from terrain.legacy import carrying, sql
 from terrain.legacy.mapping import LENSES
+from terrain.legacy.place import Place
 from tests.conftest import Database, pointed_at
 from tests.legacy import (
     artist,
@@ -36,14 +38,19 @@ class Both:
     database: Database
     old: Connection
     new: Connection
+    place: Place
 
     def does(self, statement: str, *params: Any) -> psycopg.Cursor[Any]:
         """The old application runs a statement."""
-        return self.old.execute(ids(statement), params or None)  # type: ignore[arg-type]
+        return self.old.execute(self.fill(statement), params or None)  # type: ignore[arg-type]
 
     def newly(self, statement: str, *params: Any) -> psycopg.Cursor[Any]:
         """The new application runs a statement."""
-        return self.new.execute(ids(statement), params or None)  # type: ignore[arg-type]
+        return self.new.execute(self.fill(statement), params or None)  # type: ignore[arg-type]
+
+    def fill(self, text: str) -> str:
+        """``text`` with the ids in the place of names, and the tables where they are."""
+        return ids(self.place.fill(text))
 
     def sees(self, query: str) -> list[Any]:
         """What the old application sees, ids by name."""
@@ -62,7 +69,7 @@ class Both:
 
 def stock(database: Database) -> None:
     """Make the shop, and migrate it."""
-    with database.connect("terrain", "public") as owner:
+    with database.connect(OWNER, "public") as owner:
         legacy_schema(owner)
         insert(
             owner,
@@ -81,7 +88,7 @@ def stock(database: Database) -> None:
 
 def at(database: Database) -> Iterator[Both]:
     """Both applications, in step when the test ends."""
-    here = Both(database, database.old(), database.connect("terrain", "public"))
+    here = Both(database, database.old(), database.new(), database.place)
     yield here
     here.new.close()
     here.old.close()

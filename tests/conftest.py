@@ -14,6 +14,7 @@ import itertools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,14 +26,19 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
 from terrain import cli, progress
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
+from terrain.legacy import cut_over, search_path
+from terrain.legacy.place import AFTER, BEFORE, Place
+from terrain.postgresql import schemas
 
 SCALE = 0.001
 #: A role with every right on the tables, and none of them its own.
 OLD_ROLE = "shop_app"
+#: Legacy names first, before the cut-over and after it.
+BOTH_SIDES = "SET search_path = legacy, public, terrain"
 
 # What a shell starts in the background is told to ignore Ctrl-C, and would hand that on to
 # the commands that the tests interrupt.
@@ -46,12 +52,41 @@ gc.freeze()
 gc.set_threshold(50_000, 20, 50)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked ``both_places`` runs before a cut-over and after it."""
+    is_marked = metafunc.definition.get_closest_marker("both_places") is not None
+    if is_marked and "is_cut_over" in metafunc.fixturenames:
+        metafunc.parametrize("is_cut_over", [False, True], ids=["before", "cut over"])
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The server of this run, started for whoever needs it first."""
     server: Cluster = settings.CLUSTER
     server.lease()
     yield server
+
+
+def place_of(connection: psycopg.Connection[Any]) -> Place:
+    """Where the tables are, by the mark on the schema ``terrain``."""
+    found = (
+        connection.cursor(row_factory=tuple_row)
+        .execute(
+            "SELECT obj_description(to_regnamespace(%s), 'pg_namespace')",
+            [schemas.SCHEMA],
+        )
+        .fetchone()
+    )
+    path = schemas.marked(found[0] if found else None)
+    place = BEFORE if path == BEFORE.own else AFTER
+    assert path in (None, place.own), path
+    return place
+
+
+def filled(connection: psycopg.Connection[Any], query: str) -> str:
+    """``@legacy.<table>`` and ``@new.<table>`` by the names that they have just now."""
+    is_placed = "@legacy." in query or "@new." in query
+    return place_of(connection).fill(query) if is_placed else query
 
 
 @dataclass
@@ -63,7 +98,7 @@ class Database:
     opened: list[psycopg.Connection[Any]] = field(default_factory=list)
 
     def connect(
-        self, user: str = "terrain", path: str | None = None, **options: Any
+        self, user: str = OWNER, path: str | None = None, **options: Any
     ) -> psycopg.Connection[Any]:
         """A connection in autocommit mode, closed when the test ends."""
         setting = {"options": f"-c search_path={path}"} if path else {}
@@ -79,13 +114,23 @@ class Database:
 
     def old(self, **options: Any) -> psycopg.Connection[Any]:
         """The old application, through a role that owns nothing."""
-        return self.connect(OLD_ROLE, "legacy,public", **options)
+        return self.connect(OLD_ROLE, **options)
+
+    def new(self, **options: Any) -> psycopg.Connection[Any]:
+        """The new application, which looks where its own tables are and nowhere else."""
+        return self.connect(OWNER, ", ".join(self.place.own), **options)
+
+    @property
+    def place(self) -> Place:
+        """Where the tables of both applications are just now."""
+        with psycopg.connect(self.cluster.dsn(self.name, OWNER)) as asked:
+            return place_of(asked)
 
     @property
     def url(self) -> str:
         """For a process of its own."""
         host = quote(str(self.cluster.socket_dir), safe="")
-        return f"postgresql://terrain@/{self.name}?host={host}"
+        return f"postgresql://{OWNER}@/{self.name}?host={host}"
 
     def close(self) -> None:
         for connection in self.opened:
@@ -93,32 +138,34 @@ class Database:
         self.opened.clear()
 
     def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Ask as the owner, with both schemas in sight (legacy names first)."""
+        """Ask as the owner, with both sides in sight, the legacy names first."""
         with psycopg.connect(
-            self.cluster.dsn(self.name, "terrain"), autocommit=True
+            self.cluster.dsn(self.name, OWNER), autocommit=True
         ) as asked:
-            asked.execute("SET search_path = legacy, public")
+            asked.execute(BOTH_SIDES)
+            query = filled(asked, query)
             return asked.execute(query, params or None).fetchall()  # type: ignore[arg-type]
 
     def dicts(self, query: str, *params: Any) -> list[dict[str, Any]]:
         with psycopg.connect(
-            self.cluster.dsn(self.name, "terrain"),
+            self.cluster.dsn(self.name, OWNER),
             autocommit=True,
             row_factory=dict_row,
         ) as asked:
-            asked.execute("SET search_path = legacy, public")
+            asked.execute(BOTH_SIDES)
+            query = filled(asked, query)
             return asked.execute(query, params or None).fetchall()  # type: ignore[arg-type]
 
     def value(self, query: str, *params: Any) -> Any:
         return self.rows(query, *params)[0][0]
 
     def execute(self, query: str, *params: Any) -> None:
-        """Do something as the owner, with both schemas in sight (legacy names first)."""
+        """Do something as the owner, with both sides in sight, the legacy names first."""
         with psycopg.connect(
-            self.cluster.dsn(self.name, "terrain"), autocommit=True
+            self.cluster.dsn(self.name, OWNER), autocommit=True
         ) as asked:
-            asked.execute("SET search_path = legacy, public")
-            asked.execute(query, params or None)  # type: ignore[arg-type]
+            asked.execute(BOTH_SIDES)
+            asked.execute(filled(asked, query), params or None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +190,7 @@ def create_database(
 ) -> Callable[..., str]:
     """Make a database, empty or a clone, and return its name."""
 
-    def create(template: str = "template0", owner: str = "terrain") -> str:
+    def create(template: str = "template0", owner: str = OWNER) -> str:
         name = f"t{os.getpid()}_{next(_numbers)}"
         administrator.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
@@ -207,7 +254,7 @@ def legacy_template(
     name = create_database()
     with django_db_blocker.unblock(), pointed_at(name):
         call_command("load_sample", scale=SCALE, verbosity=0)
-    with psycopg.connect(cluster.dsn(name, "terrain"), autocommit=True) as connection:
+    with psycopg.connect(cluster.dsn(name, OWNER), autocommit=True) as connection:
         connection.execute(
             "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public"
             f" TO {OLD_ROLE}"
@@ -316,12 +363,49 @@ def stocked_template(
     drop_database(database.name)
 
 
+@pytest.fixture(scope="session")
+def cut_over_template(
+    create_database: Callable[..., str],
+    drop_database: Callable[[str], None],
+    stocked_template: str,
+    django_db_blocker: Any,
+) -> Iterator[str]:
+    """The same shop after the names have changed places."""
+    name = create_database(stocked_template)
+    with django_db_blocker.unblock(), pointed_at(name):
+        cut_over.cut_over(connections["default"])
+    yield name
+    drop_database(name)
+
+
 @pytest.fixture
-def both(clone: Callable[[str], Database], stocked_template: str) -> Iterator[Any]:
+def is_cut_over() -> bool:
+    """Whether a shop has been cut over; see ``both_places``."""
+    return False
+
+
+@pytest.fixture
+def both(
+    clone: Callable[[str], Database], is_cut_over: bool, request: Any
+) -> Iterator[Any]:
     """Both applications at a shop of the test's own."""
     from tests import both as two
 
-    yield from two.at(clone(stocked_template))
+    template = "cut_over_template" if is_cut_over else "stocked_template"
+    database = clone(request.getfixturevalue(template))
+    if is_cut_over:
+        # What the old application needs, if it is to live on.
+        search_path.extend(connections["default"])
+    yield from two.at(database)
+
+
+@pytest.fixture
+def role(administrator: psycopg.Connection[Any]) -> Iterator[str]:
+    """A role that may log in and nothing else, gone after the test's database."""
+    name = f"somebody_{time.monotonic_ns()}"
+    administrator.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    yield name
+    administrator.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @dataclass(frozen=True)
@@ -334,7 +418,7 @@ class Result:
 
 
 class Terminal(io.StringIO):
-    """What somebody types."""
+    """What somebody types, or reads."""
 
     def isatty(self) -> bool:
         return True
@@ -344,8 +428,10 @@ class Terminal(io.StringIO):
 def manage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command line as manage.py does, in this process."""
 
-    def run(*arguments: str, stdin: str = "") -> Result:
-        out, err = io.StringIO(), io.StringIO()
+    def run(*arguments: str, stdin: str = "", terminal: bool = False) -> Result:
+        out, err = Terminal() if terminal else io.StringIO(), io.StringIO()
+        if terminal:
+            monkeypatch.setenv("NO_COLOR", "1")
         argv = ["manage.py", *map(str, arguments)]
         # Where a machine is busy a line of progress might come; the tests of it have their own.
         monkeypatch.setattr(progress, "INTERVAL", 3600.0)

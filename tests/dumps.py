@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from terrain.embedded import binaries
+from terrain.embedded import OWNER, binaries
 from terrain.legacy.catalog import NEW_TABLES
 from tests.conftest import Database
 
@@ -20,7 +20,7 @@ _NOISE = re.compile(r"^(--.*|\\(un)?restrict .*|SET .*|SELECT pg_catalog\..*|)$"
 BEFORE_CUT_OVER = Path(__file__).with_name("kept") / "migrated-before-cut-over"
 
 
-def restore(database: Database, name: str, user: str = "terrain") -> None:
+def restore(database: Database, name: str, user: str = OWNER) -> None:
     """Load ``migrated`` or ``rolled-back`` into an empty database, which ``user`` owns."""
     dumped = gzip.decompress((BEFORE_CUT_OVER / f"{name}.sql.gz").read_bytes())
     psql = [str(binaries(database.cluster.version) / "psql"), "--no-psqlrc", "--quiet"]
@@ -60,14 +60,21 @@ def rows(database: Database, table: str) -> list[str]:
     ]
 
 
+def place_of(database: Database) -> str:
+    """The schema of the new tables."""
+    is_before = database.value("SELECT to_regclass('terrain.users') IS NOT NULL")
+    return "terrain" if is_before else "public"
+
+
 def contents(database: Database) -> dict[str, list[str]]:
     """The rows of the new tables and of the quarantine."""
-    tables = {table: rows(database, f"public.{table}") for table in NEW_TABLES}
+    there = place_of(database)
+    tables = {table: rows(database, f"{there}.{table}") for table in NEW_TABLES}
     tables["legacy_quarantine"] = [
         text
         for (text,) in database.rows(
             "SELECT (to_jsonb(q) - '{id,found_at}'::text[])::text"
-            "  FROM public.legacy_quarantine q ORDER BY 1"
+            f"  FROM {there}.legacy_quarantine q ORDER BY 1"
         )
     ]
     return tables

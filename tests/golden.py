@@ -536,7 +536,7 @@ def held_order(name: str, items: Any, reason: str) -> Case:
         (order(name, items),),
         "SELECT o.id, q.kind, q.reason, q.row -> 'items' = l.items,"
         " (SELECT count(*) FROM order_items i WHERE i.order_id = o.id)"
-        " FROM orders o JOIN legacy.orders l USING (id)"
+        " FROM orders o JOIN @legacy.orders l USING (id)"
         " JOIN legacy_quarantine q ON q.legacy_id = o.id AND q.kind = 'held'"
         f" WHERE o.id = '{name}'",
         [(name, "held", reason, True, 0)],

@@ -23,6 +23,7 @@ from psycopg.pq import TransactionStatus
 
 from terrain.legacy import carrying, closing, copying, customers, settling, sql
 from terrain.legacy.mapping import LENSES
+from terrain.legacy.place import LEGACY
 from tests.conftest import Database
 from tests.legacy import named
 from tests.stepping import PATIENCE, Command, Outcome, Session
@@ -520,7 +521,7 @@ class Model:
             there = {
                 named(key): value
                 for key, value in database.rows(
-                    f"SELECT id, {column} FROM legacy.{table}"
+                    f"SELECT id, {column} FROM @legacy.{table}"
                 )
             }
             by_key = defaultdict(list)
@@ -531,7 +532,7 @@ class Model:
                 yield from self._judge(table, key, effects, there)
         counts = {
             named(key): count
-            for key, count in database.rows("SELECT id, view_count FROM legacy.assets")
+            for key, count in database.rows("SELECT id, view_count FROM @legacy.assets")
         }
         for key, expected in self._counted().items():
             if key in counts and counts[key] != expected:
@@ -584,6 +585,9 @@ class Run:
     backlog: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
     history: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.legacy = {None, LEGACY, self.database.place.legacy}
+
     def follow(self, steps: list[Step]) -> None:
         monitor = self.database.superuser
         for step in steps:
@@ -594,7 +598,7 @@ class Run:
                 connect = (
                     self.database.old
                     if step.actor.startswith("old")
-                    else lambda: self.database.connect("terrain", "public")
+                    else self.database.new
                 )
                 self.sessions[step.actor] = Session(connect(), monitor, step.actor)
             self.backlog[step.actor].append(step)
@@ -636,7 +640,9 @@ class Run:
         """Law 7: it would have failed without the project as well."""
         if not outcome.failed or outcome.sqlstate == "25P02":
             return
-        if "rebuilt." in outcome.context or (outcome.schema or "legacy") != "legacy":
+        # It is looked at some time after it failed: the names may have changed places since.
+        self.legacy.add(self.database.place.legacy)
+        if "rebuilt." in outcome.context or outcome.schema not in self.legacy:
             raise Broken(f"{step} failed: {outcome.message}\n{outcome.context[-600:]}")
         if step.statement == "COMMIT":
             raise Broken(f"{step} failed: {outcome.message}")
@@ -693,32 +699,33 @@ def violations(database: Database) -> Iterator[str]:
             cursor.execute(sql.differences(lens), bounds)
             for row in cursor.fetchall():
                 yield f"{lens.legacy} differs: {named(row)}"
+    place = database.place
     for name, query in QUERIES.items():
-        for row in database.rows(query.replace("%", "%%")):
+        for row in database.rows(place.fill(query.replace("%", "%%"))):
             yield f"{name}: {named(row)}"
 
 
 def _queries() -> Iterator[tuple[str, str]]:
     for lens in LENSES:
         yield f"{lens.legacy} neither migrated nor held", (
-            f"SELECT l.id FROM legacy.{lens.legacy} l WHERE NOT EXISTS (SELECT FROM"
-            f" public.{lens.new} n WHERE n.id = l.id AND {lens.own}) AND NOT EXISTS"
+            f"SELECT l.id FROM @legacy.{lens.legacy} l WHERE NOT EXISTS (SELECT FROM"
+            f" @new.{lens.new} n WHERE n.id = l.id AND {lens.own}) AND NOT EXISTS"
             " (SELECT FROM legacy_quarantine q WHERE q.kind = 'held'"
             f" AND q.legacy_table = '{lens.legacy}' AND q.legacy_id = l.id)"
         )
         yield f"{lens.legacy} in quarantine and not there", (
             "SELECT q.legacy_id, q.reason FROM legacy_quarantine q WHERE q.legacy_table ="
-            f" '{lens.legacy}' AND NOT EXISTS (SELECT FROM legacy.{lens.legacy} l"
+            f" '{lens.legacy}' AND NOT EXISTS (SELECT FROM @legacy.{lens.legacy} l"
             " WHERE l.id = q.legacy_id)"
         )
         if lens.part is None:
             yield f"{lens.legacy} migrated and held", (
-                f"SELECT n.id, q.reason FROM public.{lens.new} n JOIN legacy_quarantine q"
+                f"SELECT n.id, q.reason FROM @new.{lens.new} n JOIN legacy_quarantine q"
                 f" ON q.legacy_table = '{lens.legacy}' AND q.legacy_id = n.id"
                 f" AND q.kind = 'held' WHERE {lens.own} AND q.reason <> 'refused'"
             )
         yield f"{lens.legacy} held for what it is not", (
-            f"SELECT q.legacy_id, q.reason FROM legacy_quarantine q JOIN legacy.{lens.legacy} l"
+            f"SELECT q.legacy_id, q.reason FROM legacy_quarantine q JOIN @legacy.{lens.legacy} l"
             f" ON l.id = q.legacy_id WHERE q.legacy_table = '{lens.legacy}'"
             f" AND q.kind = 'held' AND q.reason NOT IN ('refused', coalesce({sql.held(lens)}, ''))"
         )
@@ -727,12 +734,12 @@ def _queries() -> Iterator[tuple[str, str]]:
                 f"SELECT l.id, l.why, l.q FROM (SELECT l.id, ({rule.when}) IS TRUE AS why,"
                 " EXISTS (SELECT FROM legacy_quarantine q WHERE q.kind = 'flagged'"
                 f" AND q.legacy_table = '{lens.legacy}' AND q.legacy_id = l.id"
-                f" AND q.reason = '{rule.code}') AS q FROM legacy.{lens.legacy} l"
-                f" JOIN public.{lens.new} n ON n.id = l.id AND {lens.own}) l"
+                f" AND q.reason = '{rule.code}') AS q FROM @legacy.{lens.legacy} l"
+                f" JOIN @new.{lens.new} n ON n.id = l.id AND {lens.own}) l"
                 " WHERE l.why <> l.q"
             )
     yield "lines do not add up and are not flagged", (
-        "SELECT o.id FROM public.orders o LEFT JOIN public.order_items i ON i.order_id = o.id"
+        "SELECT o.id FROM @new.orders o LEFT JOIN @new.order_items i ON i.order_id = o.id"
         " GROUP BY o.id HAVING (coalesce(sum(i.total_price), 0)"
         "   IS DISTINCT FROM (o.pricing ->> 'model_subtotal')::numeric)"
         " <> EXISTS (SELECT FROM legacy_quarantine q WHERE q.legacy_table = 'orders'"
@@ -741,8 +748,8 @@ def _queries() -> Iterator[tuple[str, str]]:
         "   AND q.legacy_id = o.id AND q.kind = 'held')"
     )
     yield "an address without an account", (
-        "SELECT id FROM public.orders WHERE user_id IS NULL AND customer_email LIKE '%@%'"
-        " UNION ALL SELECT id FROM public.tables WHERE user_id IS NULL AND kind = 'user'"
+        "SELECT id FROM @new.orders WHERE user_id IS NULL AND customer_email LIKE '%@%'"
+        " UNION ALL SELECT id FROM @new.tables WHERE user_id IS NULL AND kind = 'user'"
         "   AND (contact_email LIKE '%@%' OR session_id IS NULL)"
     )
     # Of the others (ON DELETE SET NULL) AddConstraintOnline takes care.
@@ -756,8 +763,8 @@ def _queries() -> Iterator[tuple[str, str]]:
         ("payments", "artist_id", "users"),
     ):
         yield f"{table}.{column} refers to nothing", (
-            f"SELECT t.id, t.{column} FROM public.{table} t WHERE t.{column} IS NOT NULL"
-            f" AND NOT EXISTS (SELECT FROM public.{to} x WHERE x.id = t.{column})"
+            f"SELECT t.id, t.{column} FROM @new.{table} t WHERE t.{column} IS NOT NULL"
+            f" AND NOT EXISTS (SELECT FROM @new.{to} x WHERE x.id = t.{column})"
         )
 
 

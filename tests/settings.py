@@ -5,6 +5,7 @@ TEST_POSTGRES chooses its major version among those of the wheel (16, 18).
 
 import os
 
+from terrain import embedded
 from terrain.embedded import Cluster
 from terrain.settings import *  # noqa: F403
 from terrain.settings import BASE_DIR
@@ -27,11 +28,13 @@ DATABASES = {
     "default": {
         "ENGINE": "terrain.postgresql",
         "NAME": "terrain_builder",
-        "USER": "terrain",
+        "USER": embedded.OWNER,
         "HOST": str(CLUSTER.socket_dir),
         "OPTIONS": {"embedded": CLUSTER},
     }
 }
+# The tests say when.
+CUT_OVER_BY_ITSELF = False
 DEBUG = False
 SECRET_KEY = "for tests only"
 # bcrypt is slow on purpose; the tests of it ask for it.

@@ -36,8 +36,8 @@ def _after(
 
 def _references(table: str, column: str, to: str, name: str) -> str:
     return (
-        f"ALTER TABLE legacy.{table} DROP CONSTRAINT IF EXISTS {name},"
-        f" ADD CONSTRAINT {name} FOREIGN KEY ({column}) REFERENCES legacy.{to}"
+        f"ALTER TABLE @legacy.{table} DROP CONSTRAINT IF EXISTS {name},"
+        f" ADD CONSTRAINT {name} FOREIGN KEY ({column}) REFERENCES @legacy.{to}"
         " ON UPDATE CASCADE ON DELETE CASCADE NOT VALID"
     )
 
@@ -49,25 +49,25 @@ OWN: tuple[str, ...] = (
     # Legacy tables: the row itself, before it is written.
     _before(
         "b_notes",
-        "legacy.orders",
+        "@legacy.orders",
         "INSERT OR UPDATE",
         "NEW.notes := 'is ' || coalesce(NEW.status, '');",
     ),
     _before(
         "b_views",
-        "legacy.assets",
+        "@legacy.assets",
         "UPDATE",
         "NEW.view_count := OLD.view_count + 1;",
     ),
     _before(
         "b_upper",
-        "legacy.user_tables",
+        "@legacy.user_tables",
         "INSERT OR UPDATE",
         "NEW.name := upper(NEW.name);",
     ),
     _before(
         "b_extra",
-        "legacy.orders",
+        "@legacy.orders",
         "UPDATE",
         f"IF {_IS_LIST} 1 THEN"
         """ NEW.items := NEW.items || '[{"asset_id": "extra", "quantity": 1}]'; END IF;""",
@@ -76,119 +76,119 @@ OWN: tuple[str, ...] = (
     *(
         _after(
             name,
-            "legacy.orders",
+            "@legacy.orders",
             "INSERT OR UPDATE",
-            "UPDATE legacy.orders SET tracking_number = 't'"
+            "UPDATE @legacy.orders SET tracking_number = 't'"
             " WHERE id = NEW.id AND tracking_number IS NULL;",
         )
         for name in ("a_track", "zzz_track")
     ),
     _after(
         "a_gift",
-        "legacy.orders",
+        "@legacy.orders",
         "INSERT OR UPDATE OF items",
-        f"IF {_IS_LIST} 2 THEN UPDATE legacy.orders SET items = items ||"
+        f"IF {_IS_LIST} 2 THEN UPDATE @legacy.orders SET items = items ||"
         f""" '[{{"asset_id": "{MODELS[0]}", "quantity": 3}}]' WHERE id = NEW.id; END IF;""",
     ),
     _after(
         "a_popular",
-        "legacy.artists",
+        "@legacy.artists",
         "UPDATE",
-        "UPDATE legacy.assets SET purchase_count = purchase_count + 1 WHERE artist_id = NEW.id;",
+        "UPDATE @legacy.assets SET purchase_count = purchase_count + 1 WHERE artist_id = NEW.id;",
     ),
     _after(
         "zzz_bio",
-        "legacy.assets",
+        "@legacy.assets",
         "UPDATE",
-        "UPDATE legacy.artists SET bio = NEW.name"
+        "UPDATE @legacy.artists SET bio = NEW.name"
         " WHERE id = NEW.artist_id AND bio IS DISTINCT FROM NEW.name;",
     ),
     _after(
         "a_left",
-        "legacy.orders",
+        "@legacy.orders",
         "DELETE",
-        "UPDATE legacy.orders SET notes = 'without ' || OLD.order_number WHERE id <> OLD.id"
+        "UPDATE @legacy.orders SET notes = 'without ' || OLD.order_number WHERE id <> OLD.id"
         " AND notes IS DISTINCT FROM 'without ' || OLD.order_number;",
     ),
     # New tables.
     _before(
         "b_farm",
-        "public.orders",
+        "@new.orders",
         "INSERT OR UPDATE",
         "NEW.print_farm_order_id := 'farm';",
     ),
     _before(
         "b_short",
-        "public.models",
+        "@new.models",
         "INSERT OR UPDATE",
         "NEW.name := left(upper(NEW.name), 20);",
     ),
-    _before("b_trim", "public.tables", "UPDATE", "NEW.name := trim(NEW.name);"),
-    _before("b_hand", "public.users", "UPDATE", "NEW.bio := 'b';"),
+    _before("b_trim", "@new.tables", "UPDATE", "NEW.name := trim(NEW.name);"),
+    _before("b_hand", "@new.users", "UPDATE", "NEW.bio := 'b';"),
     _before(
         "b_color",
-        "public.order_items",
+        "@new.order_items",
         "INSERT OR UPDATE",
         "NEW.print_color := 'red';",
     ),
     _before(
         "b_most",
-        "public.order_items",
+        "@new.order_items",
         "INSERT",
         "IF NEW.quantity > 2 THEN NEW.quantity := 2; END IF;",
     ),
     _after(
         "a_pla",
-        "public.order_items",
+        "@new.order_items",
         "INSERT OR UPDATE",
-        "UPDATE public.order_items SET print_material = 'pla'"
+        "UPDATE @new.order_items SET print_material = 'pla'"
         " WHERE id = NEW.id AND print_material IS NULL;",
     ),
     _after(
         "zzz_has",
-        "public.order_items",
+        "@new.order_items",
         "INSERT",
-        "UPDATE public.orders SET notes = 'has ' || NEW.position WHERE id = NEW.order_id;",
+        "UPDATE @new.orders SET notes = 'has ' || NEW.position WHERE id = NEW.order_id;",
     ),
     _after(
         "a_genre",
-        "public.models",
+        "@new.models",
         "UPDATE",
-        "UPDATE public.models SET genre = 'g' WHERE id <> NEW.id AND genre IS DISTINCT FROM 'g';",
+        "UPDATE @new.models SET genre = 'g' WHERE id <> NEW.id AND genre IS DISTINCT FROM 'g';",
     ),
     _after(
         "zzz_mark",
-        "public.tables",
+        "@new.tables",
         "INSERT OR UPDATE",
-        "UPDATE public.tables SET name = 'n' || name WHERE id = NEW.id AND name NOT LIKE 'n%';",
+        "UPDATE @new.tables SET name = 'n' || name WHERE id = NEW.id AND name NOT LIKE 'n%';",
     ),
     _after(
         "a_more",
-        "public.order_items",
+        "@new.order_items",
         "DELETE",
-        "UPDATE public.order_items SET quantity = quantity + 1"
+        "UPDATE @new.order_items SET quantity = quantity + 1"
         " WHERE order_id = OLD.order_id AND quantity < 3;",
     ),
     _after(
         "a_open",
-        "public.tables",
+        "@new.tables",
         "INSERT OR UPDATE",
-        "UPDATE public.tables SET is_public = true WHERE id <> NEW.id AND NOT is_public;",
+        "UPDATE @new.tables SET is_public = true WHERE id <> NEW.id AND NOT is_public;",
     ),
     # At the commit.
     _after(
         "at_end",
-        "legacy.orders",
+        "@legacy.orders",
         "INSERT OR UPDATE",
-        "UPDATE legacy.orders SET paypal_payment_id = 'd'"
+        "UPDATE @legacy.orders SET paypal_payment_id = 'd'"
         " WHERE id = NEW.id AND paypal_payment_id IS NULL;",
         deferred=True,
     ),
     _after(
         "at_end_too",
-        "public.orders",
+        "@new.orders",
         "INSERT OR UPDATE",
-        "UPDATE public.orders SET stripe_payment_id = 'e'"
+        "UPDATE @new.orders SET stripe_payment_id = 'e'"
         " WHERE id = NEW.id AND stripe_payment_id IS NULL;",
         deferred=True,
     ),

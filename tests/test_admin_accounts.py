@@ -39,7 +39,7 @@ def test_a_new_artist_can_sign_in_with_both_applications(
     assert answer.status_code == 302
     user = User.objects.get(email="new@example.com")
     assert user.check_password(secret)
-    stored = "SELECT password_hash FROM legacy.artists WHERE id = %s"
+    stored = "SELECT password_hash FROM public.artists WHERE id = %s"
     assert migrated.value(stored, user.pk).startswith("$2b$")
 
 

@@ -42,7 +42,7 @@ def test_what_the_legacy_table_cannot_hold_is_an_error_of_the_form(
     buyer = factories.UserFactory()
     page = posted(root, table, user=str(buyer.pk), name="Another name")
     (told,) = errors(page)
-    assert "cannot be kept in step with legacy.example_tables" in told
+    assert "cannot be kept in step with public.example_tables" in told
     assert told.endswith("or wait until cleanup_legacy.")
     assert page.context["adminform"].form["name"].value() == "Another name"
     table.refresh_from_db()
@@ -56,7 +56,7 @@ def test_a_row_the_old_application_is_writing_is_to_be_saved_again(
     model = factories.ModelFactory()
     old = migrated.connect()
     old.execute("BEGIN")
-    old.execute("UPDATE legacy.assets SET genre = 'x' WHERE id = %s", [model.pk])
+    old.execute("UPDATE public.assets SET genre = 'x' WHERE id = %s", [model.pk])
     page = posted(root, model, name="Mine")
     assert errors(page) == [
         "Another application is changing this row just now, so nothing was saved."
@@ -65,7 +65,7 @@ def test_a_row_the_old_application_is_writing_is_to_be_saved_again(
     old.execute("ROLLBACK")
     assert posted(root, model, name="Mine").status_code == 302
     assert (
-        migrated.value("SELECT name FROM legacy.assets WHERE id = %s", model.pk)
+        migrated.value("SELECT name FROM public.assets WHERE id = %s", model.pk)
         == "Mine"
     )
 
@@ -93,7 +93,7 @@ def test_a_deferred_constraint_speaks_before_the_page_says_all_is_well(
         " $$ BEGIN RAISE foreign_key_violation USING MESSAGE = 'too late'; END $$"
     )
     migrated.execute(
-        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON public.models"
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON terrain.models"
         " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.never()"
     )
     page = posted(root, model, name="Mine")
@@ -107,7 +107,7 @@ def test_a_fault_of_the_program_is_not_taken_for_a_refusal(
     migrated: Database, root: Client
 ) -> None:
     model = factories.ModelFactory()
-    migrated.execute("ALTER TABLE public.models RENAME COLUMN genre TO sort")
+    migrated.execute("ALTER TABLE terrain.models RENAME COLUMN genre TO sort")
     with pytest.raises(Exception, match="genre"):
         root.get(url(Model, "change", model.pk))
 
@@ -144,13 +144,13 @@ def test_what_the_legacy_side_keeps_is_told_when_deleting(
     """Rows of the shop's own that only its database knows of."""
     alone = factories.UserFactory(artist=True)
     migrated.execute(
-        "CREATE TABLE legacy.notes (artist uuid REFERENCES legacy.artists)"
+        "CREATE TABLE public.notes (artist uuid REFERENCES public.artists)"
     )
-    migrated.execute("INSERT INTO legacy.notes VALUES (%s)", alone.pk)
+    migrated.execute("INSERT INTO public.notes VALUES (%s)", alone.pk)
     answer = root.post(url(User, "delete", alone.pk), {"post": "yes"})
     assert answer.status_code == 302
     (told,) = said(answer)
-    assert "still has rows in legacy.notes" in told or "still has rows in notes" in told
+    assert "still has rows in public.notes" in told or "still has rows in notes" in told
     assert User.objects.filter(pk=alone.pk).exists()
     chosen = {
         "action": "delete_selected",
@@ -167,7 +167,7 @@ def test_an_artist_who_owns_nothing_is_deleted_on_both_sides(
     migrated: Database, root: Client
 ) -> None:
     alone = factories.UserFactory(artist=True)
-    there = "SELECT count(*) FROM legacy.artists WHERE id = %s"
+    there = "SELECT count(*) FROM public.artists WHERE id = %s"
     assert migrated.value(there, alone.pk) == 1
     root.post(url(User, "delete", alone.pk), {"post": "yes"})
     assert migrated.value(there, alone.pk) == 0
@@ -190,5 +190,5 @@ def test_an_order_goes_with_its_lines(migrated: Database, root: Client) -> None:
     root.post(url(Order, "delete", item.order.pk), {"post": "yes"})
     assert not Order.objects.filter(pk=item.order.pk).exists()
     assert not OrderItem.objects.filter(pk=item.pk).exists()
-    legacy = "SELECT count(*) FROM legacy.orders WHERE id = %s"
+    legacy = "SELECT count(*) FROM public.orders WHERE id = %s"
     assert migrated.value(legacy, item.order.pk) == 0

@@ -70,14 +70,14 @@ def everything(odd: Database) -> dict[str, list[Any]]:
     """Both sides, as text, but for who signed in when."""
     made = {
         f"legacy.{lens.legacy}": odd.rows(
-            f"SELECT t::text FROM legacy.{lens.legacy} t ORDER BY 1"
+            f"SELECT t::text FROM public.{lens.legacy} t ORDER BY 1"
         )
         for lens in LENSES
     }
     for table in ("models", "assets", "tables", "orders", "order_items", "payments"):
-        made[table] = odd.rows(f"SELECT t::text FROM public.{table} t ORDER BY 1")
+        made[table] = odd.rows(f"SELECT t::text FROM terrain.{table} t ORDER BY 1")
     made["users"] = odd.rows(
-        "SELECT u::text FROM public.users u WHERE last_login IS NULL"
+        "SELECT u::text FROM terrain.users u WHERE last_login IS NULL"
     )
     return made
 
@@ -125,7 +125,7 @@ def test_saving_one_field_leaves_the_odd_values_of_the_others(
         for field in model._meta.concrete_fields
         if field.name not in (name, "updated_at")
     )
-    query = f"SELECT {columns} FROM public.{table} ORDER BY id"
+    query = f"SELECT {columns} FROM terrain.{table} ORDER BY id"
     for key in odd_keys(model):
         before = odd.rows(query)
         where = url(model, "change", key)
@@ -153,11 +153,11 @@ def in_step(odd: Database, lens: Any) -> bool:
     """Whether each legacy row comes back from the new one as it is (law 2)."""
     names = ", ".join(column.name for column in lens.mapped if column.name != "items")
     held = (
-        "SELECT legacy_id FROM public.legacy_quarantine WHERE kind = 'held'"
+        "SELECT legacy_id FROM terrain.legacy_quarantine WHERE kind = 'held'"
         f" AND legacy_table = '{lens.legacy}'"
     )
     differing = odd.value(
-        f"SELECT count(*) FROM legacy.{lens.legacy} l JOIN rebuilt.{lens.legacy} r"
+        f"SELECT count(*) FROM public.{lens.legacy} l JOIN rebuilt.{lens.legacy} r"
         f" USING (id) WHERE l.id NOT IN ({held}) AND"
         f" (SELECT ROW({names})::text FROM (SELECT l.*) l) IS DISTINCT FROM"
         f" (SELECT ROW({names})::text FROM (SELECT r.*) r)"
@@ -201,7 +201,7 @@ def test_one_key_of_a_document_can_be_changed_and_the_rest_stays(
     odd: Database, client: Client
 ) -> None:
     key = odd_rows._id(3, 1)  # its layout is NUMBERS
-    stored = "SELECT layout_data::text FROM legacy.user_tables WHERE id = %s"
+    stored = "SELECT layout_data::text FROM public.user_tables WHERE id = %s"
     before = odd.value(stored, key)
     where = url(Table, "change", key)
     data = browser.form(client.get(where).content, "table_form")
@@ -220,7 +220,7 @@ def test_a_document_too_large_to_be_posted_is_only_shown(
 
 
 def test_lists_of_texts_are_edited_line_by_line(odd: Database, client: Client) -> None:
-    stored = "SELECT tags::text FROM legacy.assets WHERE id = %s"
+    stored = "SELECT tags::text FROM public.assets WHERE id = %s"
     key = odd_rows._id(2, 1)
     where = url(Model, "change", key)
     data = browser.form(client.get(where).content, "model_form")

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
+from terrain.embedded import OWNER
 from terrain.legacy.backup import dumping, proof, restore
 from terrain.legacy.backup.server import Server
 from terrain.legacy.backup.telling import Teller
@@ -154,7 +155,7 @@ def test_any_database(
     folder: Path = tmp_path_factory.mktemp("any")
     try:
         with psycopg.connect(
-            cluster.dsn(original.name, "terrain"), autocommit=True
+            cluster.dsn(original.name, OWNER), autocommit=True
         ) as connection:
             available = {
                 name

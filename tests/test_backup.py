@@ -19,7 +19,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection as django_connection
 
-from terrain.embedded import binaries
+from terrain.embedded import OWNER, binaries
 from terrain.exceptions import Stopped
 from terrain.legacy import backup
 from terrain.legacy.backup import (
@@ -114,6 +114,7 @@ def test_backup_of_another_server_is_none_of_this_one(
     assert [step["detail"] for step in steps if step["name"] == "backup"] == [
         f"no proven backup in {folder}"
     ]
+    assert manage("cut_over", "--yes", "-v0").code == 0
     refused = manage("cleanup_legacy", "--yes")
     assert refused.code == 1
     assert f"There is no proven backup of {migrated.name} in {folder}" in refused.err
@@ -159,7 +160,7 @@ def test_manifest(migrated: Database, manage: Manage, folder: Path) -> None:
     manifest = made.manifest
     assert manifest["manifest_version"] == 2
     assert manifest["database"] == migrated.name
-    assert manifest["owner"] == "terrain"
+    assert manifest["owner"] == OWNER
     assert manifest["comment"] == "the shop"
     major = str(migrated.cluster.version)
     assert manifest["server_version"].split(".")[0] == major
@@ -170,10 +171,10 @@ def test_manifest(migrated: Database, manage: Manage, folder: Path) -> None:
     ]
     assert ["legacy", "0009_settle"] in manifest["migrations"]
     assert len(manifest["migrations"]) == migrated.value(
-        "SELECT count(*) FROM public.django_migrations"
+        "SELECT count(*) FROM terrain.django_migrations"
     )
     tables = manifest["tables"]
-    for name in ("legacy.orders", "public.order_items", "public.legacy_run"):
+    for name in ("public.orders", "terrain.order_items", "terrain.legacy_run"):
         assert tables[name]["rows"] == migrated.value(f"SELECT count(*) FROM {name}")
     assert manifest["size"] == sum(path.stat().st_size for path in made.dump.iterdir())
     assert manifest["proof"]["tables"] == len(tables) - 1
@@ -184,7 +185,7 @@ def test_dump_and_fingerprints_are_of_one_moment(shop: Database, folder: Path) -
     done = threading.Event()
 
     def write() -> None:
-        with psycopg.connect(shop.cluster.dsn(shop.name, "terrain")) as connection:
+        with psycopg.connect(shop.cluster.dsn(shop.name, OWNER)) as connection:
             while not done.is_set():
                 connection.execute(
                     "UPDATE public.assets SET view_count = view_count + 1, updated_at = now()"
@@ -262,7 +263,7 @@ def test_name_that_is_no_name_of_a_folder(
 ) -> None:
     name = "a/b=c 'd' \"e\""
     quoted = psycopg.sql.Identifier(name).as_string(None)
-    administrator.execute(f"CREATE DATABASE {quoted} OWNER terrain")
+    administrator.execute(f"CREATE DATABASE {quoted} OWNER {OWNER}")
     try:
         with django_db_blocker.unblock(), pointed_at(name):
             assert manage("backup_database").code == 0
@@ -333,7 +334,7 @@ def test_role_that_may_not_create_databases(
     manage: Manage,
     folder: Path,
 ) -> None:
-    administrator.execute(f"GRANT terrain TO {poor}")
+    administrator.execute(f"GRANT {OWNER} TO {poor}")
     with backups.connected_as(poor):
         result = manage("backup_database")
     made = backup.load(only(folder))
@@ -610,7 +611,7 @@ def test_leftovers_that_are_not_ours(
     }
     try:
         for name, comment in {born: None, **kept}.items():
-            owner = "postgres" if "3333" in name else "terrain"
+            owner = "postgres" if "3333" in name else OWNER
             administrator.execute(f"CREATE DATABASE {name} OWNER {owner}")
             if comment:
                 administrator.execute(
@@ -738,7 +739,7 @@ def test_password_is_never_an_argument(
             super().__init__(command, **options)
 
     monkeypatch.setattr(subprocess, "Popen", Recorded)
-    with backups.connected_as("terrain", PASSWORD=password):
+    with backups.connected_as(OWNER, PASSWORD=password):
         taken = manage("backup_database")
         given = manage("restore_database", only(folder), "--into", f"{shop.name}_too")
     try:
@@ -770,19 +771,19 @@ def test_options_reach_the_programs(cluster: Any) -> None:
         "keepalives_idle": "30",
         "options": "-c work_mem=5MB",
     }
-    with backups.connected_as("terrain", OPTIONS=options):  # type: ignore[arg-type]
+    with backups.connected_as(OWNER, OPTIONS=options):  # type: ignore[arg-type]
         server = Server.of(django_connection)
     environment = server.environment()
     assert environment["PGSSLMODE"] == "prefer"
     assert environment["PGSSLROOTCERT"] == "/etc/ca.pem"
     assert "-c work_mem=5MB" in environment["PGOPTIONS"]
-    assert environment["PGUSER"] == "terrain"
+    assert environment["PGUSER"] == OWNER
     assert server.target("a b") == "dbname='a b' keepalives_idle=30"
 
 
 def test_secret_that_only_an_argument_could_carry(cluster: Any, manage: Manage) -> None:
     options = {**django_connection.settings_dict["OPTIONS"], "sslpassword": "x"}
-    with backups.connected_as("terrain", OPTIONS=options):  # type: ignore[arg-type]
+    with backups.connected_as(OWNER, OPTIONS=options):  # type: ignore[arg-type]
         with pytest.raises(CannotTell):
             Server.of(django_connection)
         result = manage("backup_database")

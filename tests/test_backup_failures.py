@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from django.conf import settings as project
 
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
 from terrain.legacy import backup
 from terrain.legacy.backup import manifest
 from tests import backups
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, settings: Any) -> Path:
 
 def run(database: Database, kill: int, *command: str, folder: Path) -> Any:
     """Run a command that kills itself, or tells how many moments there are."""
-    url = f"postgresql://terrain@/{database.name}?host={database.cluster.socket_dir}"
+    url = f"postgresql://{OWNER}@/{database.name}?host={database.cluster.socket_dir}"
     return subprocess.run(
         [sys.executable, "-m", "tests.killed_backup", str(kill), *command],
         cwd=project.BASE_DIR,
@@ -308,7 +308,7 @@ def test_no_process_is_ever_given_a_password(
                 if secret in said:
                     seen[each.parent.name] = said
 
-    url = f"postgresql://terrain:{secret}@/{shop.name}?host={shop.cluster.socket_dir}"
+    url = f"postgresql://{OWNER}:{secret}@/{shop.name}?host={shop.cluster.socket_dir}"
     environment = {"DATABASE_URL": url, "PROVE_ON": url}
     name = f"{shop.name}_too"
     looking = threading.Thread(target=look)

@@ -99,6 +99,8 @@ def test_both_applications_at_work_beside_the_move(
     said = [text.text for text in drawn.iter(f"{SVG}text")]
     lines = [path.get("d") or "" for path in drawn.iter(f"{SVG}path")]
     assert lines and all(line.startswith("M") for line in lines)
+    assert re.search(r"cut over and undone +4 +4\n", out)
+    assert {"cut over", "undo", "undone"} <= {phase.name for phase in turns[0].phases}
     panels = {"project, there and back", "project, 2 times", "untouched", "plain"}
     assert {*panels, "before"} <= set(said)
 

@@ -93,7 +93,7 @@ def test_an_artist_signs_in_with_the_old_password_and_follows_the_move(
     migrated.close()
     connections.close_all()  # who is connected longer than the path is set is in the way
     with migrating(migrated) as migration:
-        accounts = "SELECT to_regclass('public.users') IS NOT NULL"
+        accounts = "SELECT to_regclass('terrain.users') IS NOT NULL"
         wait_for(migration, migrated, accounts)
         control.pause(connection, "a test")
         visitor.sign_in(email, PASSWORD, to="/admin/move/")
@@ -104,7 +104,7 @@ def test_an_artist_signs_in_with_the_old_password_and_follows_the_move(
         control.throttle(connection, None)
         control.resume(connection)
         page.wait_for_selector("tr.done:has-text('copy orders')")
-        page.wait_for_selector("tr.done:has-text('all tables have moved')")
+        page.wait_for_selector("tr.done:has-text('all rows are copied and in step')")
         assert "all is paused" not in visitor.text("#said")
         assert page.evaluate("window.loadedOnce") is True
         assert migration.wait() == 0
@@ -145,9 +145,9 @@ def test_a_quarantined_row_is_retried(
     page.wait_for_selector(".messagelist")
     assert "Not yet: user_tables" in operator.text(".messagelist")
     with migrated.superuser as owner:  # put right where nobody hears of it
-        owner.execute("ALTER TABLE legacy.user_tables DISABLE TRIGGER USER")
+        owner.execute("ALTER TABLE public.user_tables DISABLE TRIGGER USER")
         owner.execute(
-            "UPDATE legacy.user_tables SET layout_data = '{\"models\": []}' WHERE id = %s",
+            "UPDATE public.user_tables SET layout_data = '{\"models\": []}' WHERE id = %s",
             [key],
         )
     entry = Quarantine.objects.get(legacy_id=key)

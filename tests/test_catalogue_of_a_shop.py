@@ -22,18 +22,18 @@ def test_every_model_and_every_placement(migrated: Database, manage: Manage) -> 
     """Counted here by hand, from the legacy tables."""
     assert manage("copy_models_to_assets").code == 0
     assert migrated.rows(
-        "SELECT id, name, base_price FROM public.assets ORDER BY 1"
-    ) == migrated.rows("SELECT id, name, base_price FROM legacy.assets ORDER BY 1")
+        "SELECT id, name, base_price FROM terrain.assets ORDER BY 1"
+    ) == migrated.rows("SELECT id, name, base_price FROM public.assets ORDER BY 1")
     assert migrated.rows(
         "SELECT asset_id, count(*), sum(quantity) FROM table_assets GROUP BY 1 ORDER BY 1"
     ) == migrated.rows(
         "SELECT (e ->> 'asset_id')::uuid, count(DISTINCT l.id), count(*)"
-        "  FROM (SELECT id, layout_data FROM legacy.user_tables"
-        "        UNION ALL SELECT id, layout_data FROM legacy.example_tables) l,"
+        "  FROM (SELECT id, layout_data FROM public.user_tables"
+        "        UNION ALL SELECT id, layout_data FROM public.example_tables) l,"
         "       jsonb_array_elements(l.layout_data -> 'models') e GROUP BY 1 ORDER BY 1"
     )
     assert migrated.rows(
-        "SELECT id, add_count, use_count FROM public.assets WHERE use_count > 0 ORDER BY 1"
+        "SELECT id, add_count, use_count FROM terrain.assets WHERE use_count > 0 ORDER BY 1"
     ) == migrated.rows(
         "SELECT asset_id, count(*), sum(quantity) FROM table_assets GROUP BY 1 ORDER BY 1"
     )
@@ -59,10 +59,10 @@ def test_a_model_deleted_by_the_old_application_leaves_its_asset(
     migrated: Database, manage: Manage
 ) -> None:
     manage("copy_models_to_assets")
-    key = migrated.value("SELECT id FROM legacy.assets LIMIT 1")
+    key = migrated.value("SELECT id FROM public.assets LIMIT 1")
     migrated.old().execute("DELETE FROM assets WHERE id = %s", [key])
     assert (
-        migrated.value("SELECT model_id FROM public.assets WHERE id = %s", key) is None
+        migrated.value("SELECT model_id FROM terrain.assets WHERE id = %s", key) is None
     )
 
 
@@ -70,7 +70,7 @@ def test_what_it_says(migrated: Database, manage: Manage) -> None:
     migrated.old().execute(
         "UPDATE assets SET base_price = 'NaN' WHERE id = (SELECT id FROM assets LIMIT 1)"
     )
-    models = migrated.value("SELECT count(*) - 1 FROM legacy.assets")
+    models = migrated.value("SELECT count(*) - 1 FROM public.assets")
     dry = manage("copy_models_to_assets", "--dry-run")
     assert (dry.code, dry.err) == (0, "")
     first, *_, held, last = dry.out.splitlines()
@@ -82,7 +82,7 @@ def test_what_it_says(migrated: Database, manage: Manage) -> None:
         " Correct base_price, then run copy_models_to_assets again."
     )
     assert last == "Nothing was changed."
-    assert migrated.value("SELECT count(*) FROM public.assets") == 0
+    assert migrated.value("SELECT count(*) FROM terrain.assets") == 0
     assert manage("copy_models_to_assets").out.splitlines()[0] == (
         f"Assets: {models} added, 0 refreshed; 0 edited since and left alone."
     )

@@ -46,9 +46,9 @@ def disowned(table: str, condition: str, *columns: str) -> str:
     return (
         f"CREATE FUNCTION public.disown() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN {forget} RETURN NEW; END $$;"
-        f" CREATE TRIGGER disown BEFORE UPDATE ON public.{table} FOR EACH ROW"
+        f" CREATE TRIGGER disown BEFORE UPDATE ON terrain.{table} FOR EACH ROW"
         f" WHEN ({condition}) EXECUTE FUNCTION public.disown();"
-        f" UPDATE public.{table} SET {columns[0]} = NULL"
+        f" UPDATE terrain.{table} SET {columns[0]} = NULL"
         f" WHERE {condition.replace('NEW.', '')}"
     )
 
@@ -56,8 +56,8 @@ def disowned(table: str, condition: str, *columns: str) -> str:
 FAULTS: dict[str, Fault] = {
     **{
         f"in_step_{table}": fault(
-            f"UPDATE legacy.{table} SET {column} = 'changed' WHERE id ="
-            f" (SELECT min(id::text)::uuid FROM legacy.{table})",
+            f"UPDATE public.{table} SET {column} = 'changed' WHERE id ="
+            f" (SELECT min(id::text)::uuid FROM public.{table})",
             echo=f"legacy.{table}",
         )
         for table, column in (
@@ -69,63 +69,63 @@ FAULTS: dict[str, Fault] = {
             ("stripe_transfers", "stripe_transfer_id"),
         )
     },
-    "triggers": fault("ALTER TABLE legacy.orders DISABLE TRIGGER zz_terrain_sync_row"),
+    "triggers": fault("ALTER TABLE public.orders DISABLE TRIGGER zz_terrain_sync_row"),
     "settled": fault("SELECT 1"),  # see hold_queue
-    "public_schema": fault("ALTER TABLE public.models ADD COLUMN colour text"),
+    "public_schema": fault("ALTER TABLE terrain.models ADD COLUMN colour text"),
     "money_of_orders": fault(
-        "UPDATE public.order_items SET total_price = total_price + 0.01 WHERE id ="
-        " (SELECT id FROM public.order_items ORDER BY id LIMIT 1)",
+        "UPDATE terrain.order_items SET total_price = total_price + 0.01 WHERE id ="
+        " (SELECT id FROM terrain.order_items ORDER BY id LIMIT 1)",
         echo="orders",
     ),
     "money_by_status": fault(
-        "UPDATE public.orders SET pricing = pricing || '{\"total\": 0.01}'"
+        "UPDATE terrain.orders SET pricing = pricing || '{\"total\": 0.01}'"
         " WHERE order_number = 'AA-0000001'",
         echo="orders",
         fooled="orders",
     ),
     "money_of_artists": fault(
-        "UPDATE public.payments SET amount = amount + 0.01 WHERE id ="
-        " (SELECT id FROM public.payments ORDER BY id LIMIT 1)",
+        "UPDATE terrain.payments SET amount = amount + 0.01 WHERE id ="
+        " (SELECT id FROM terrain.payments ORDER BY id LIMIT 1)",
         echo="payments",
         fooled="stripe_transfers",
     ),
     "money_of_models": fault(
-        "UPDATE public.models SET base_price = base_price + 0.01 WHERE name LIKE '%% 2'",
+        "UPDATE terrain.models SET base_price = base_price + 0.01 WHERE name LIKE '%% 2'",
         echo="models",
         fooled="assets",
     ),
     "lines_of_orders": fault(
-        "UPDATE public.order_items SET quantity = quantity + 1 WHERE id ="
-        " (SELECT id FROM public.order_items ORDER BY id LIMIT 1)",
+        "UPDATE terrain.order_items SET quantity = quantity + 1 WHERE id ="
+        " (SELECT id FROM terrain.order_items ORDER BY id LIMIT 1)",
         echo="orders",
         fooled="orders",
     ),
     "lines_know_their_model": fault(
-        "UPDATE public.order_items i SET model_id = (SELECT m.id FROM public.models m"
+        "UPDATE terrain.order_items i SET model_id = (SELECT m.id FROM terrain.models m"
         "  WHERE m.id <> i.model_id ORDER BY m.id LIMIT 1)"
-        " WHERE i.id = (SELECT id FROM public.order_items ORDER BY id LIMIT 1)",
+        " WHERE i.id = (SELECT id FROM terrain.order_items ORDER BY id LIMIT 1)",
         echo="orders",
     ),
     "passwords": fault(
-        "UPDATE public.users SET password_hash = 'x' WHERE email = 'artist2@example.com'",
+        "UPDATE terrain.users SET password_hash = 'x' WHERE email = 'artist2@example.com'",
         echo="users",
         fooled="artists",
     ),
     "accounts": fault(
-        "UPDATE public.users SET status = 'suspended' WHERE email = 'artist2@example.com'",
+        "UPDATE terrain.users SET status = 'suspended' WHERE email = 'artist2@example.com'",
         echo="users",
         fooled="artists",
     ),
     "customers": fault(
-        "UPDATE public.users SET email = upper(email) WHERE id ="
-        " (SELECT id FROM public.users WHERE role = 'customer' ORDER BY id LIMIT 1)"
+        "UPDATE terrain.users SET email = upper(email) WHERE id ="
+        " (SELECT id FROM terrain.users WHERE role = 'customer' ORDER BY id LIMIT 1)"
     ),
     # What has no owner is given one by settle, unless somebody's trigger is against it.
     "orders_have_an_owner": fault(
         disowned("orders", "NEW.order_number = 'AA-0000001'", "user_id")
     ),
     "orders_of_their_owner": fault(
-        "UPDATE public.orders o SET user_id = (SELECT u.id FROM public.users u"
+        "UPDATE terrain.orders o SET user_id = (SELECT u.id FROM terrain.users u"
         "  WHERE u.role = 'customer' AND u.id <> o.user_id ORDER BY u.id LIMIT 1)"
         " WHERE o.order_number = 'AA-0000001'"
     ),
@@ -134,33 +134,33 @@ FAULTS: dict[str, Fault] = {
         echo="tables",
     ),
     "examples_have_their_artist": fault(
-        "UPDATE public.tables t SET user_id = (SELECT u.id FROM public.users u"
+        "UPDATE terrain.tables t SET user_id = (SELECT u.id FROM terrain.users u"
         "  WHERE u.role = 'artist' AND u.id <> t.user_id ORDER BY u.id LIMIT 1)"
         " WHERE t.kind = 'example' AND t.name = 'Showcase 2'",
         echo="tables",
         fooled="example_tables",
     ),
     "measures": fault(
-        "UPDATE public.tables SET width = width + 1 WHERE name = 'Table 2'",
+        "UPDATE terrain.tables SET width = width + 1 WHERE name = 'Table 2'",
         echo="tables",
         fooled="user_tables",
     ),
     "held_rows_stay_behind": fault(
-        "UPDATE legacy.user_tables SET table_config = '[]' WHERE name = 'Table 2'",
+        "UPDATE public.user_tables SET table_config = '[]' WHERE name = 'Table 2'",
         "CREATE OR REPLACE FUNCTION rebuilt.user_tables_gone(_key uuid) RETURNS boolean"
         " LANGUAGE sql AS 'SELECT true'",
         "SELECT set_config('terrain.echo', 'tables:*@0', true)",
-        "INSERT INTO public.tables (id, kind, name, user_id, config, layout)"
-        " SELECT l.id, 'user', l.name, u.id, '{}', '{}' FROM legacy.user_tables l,"
-        " (SELECT id FROM public.users LIMIT 1) u WHERE l.name = 'Table 2'",
+        "INSERT INTO terrain.tables (id, kind, name, user_id, config, layout)"
+        " SELECT l.id, 'user', l.name, u.id, '{}', '{}' FROM public.user_tables l,"
+        " (SELECT id FROM terrain.users LIMIT 1) u WHERE l.name = 'Table 2'",
     ),
     "assets_of_models": fault(
-        "INSERT INTO public.assets (id, model_id, artist_id, name, file_ref, copied)"
-        " SELECT id, id, artist_id, name, '', '{}' FROM public.models WHERE name LIKE '%% 2'"
+        "INSERT INTO terrain.assets (id, model_id, artist_id, name, file_ref, copied)"
+        " SELECT id, id, artist_id, name, '', '{}' FROM terrain.models WHERE name LIKE '%% 2'"
     ),
     "asset_counters": fault(
-        "INSERT INTO public.assets (id, model_id, artist_id, name, file_ref, add_count)"
-        " SELECT id, id, artist_id, name, 'a.stl', 7 FROM public.models"
+        "INSERT INTO terrain.assets (id, model_id, artist_id, name, file_ref, add_count)"
+        " SELECT id, id, artist_id, name, 'a.stl', 7 FROM terrain.models"
         " WHERE name LIKE '%% 2'"
     ),
 }
@@ -171,7 +171,7 @@ VARIANTS: dict[str, tuple[str, Fault]] = {
     "a measure that is gone": (
         "measures",
         fault(
-            "UPDATE public.tables SET width = NULL WHERE name = 'Table 2'",
+            "UPDATE terrain.tables SET width = NULL WHERE name = 'Table 2'",
             echo="tables",
             fooled="user_tables",
         ),
@@ -179,7 +179,7 @@ VARIANTS: dict[str, tuple[str, Fault]] = {
     "a measure from nowhere": (
         "measures",
         fault(
-            "UPDATE legacy.example_tables SET table_config = '{}' WHERE name = 'Showcase 2'",
+            "UPDATE public.example_tables SET table_config = '{}' WHERE name = 'Showcase 2'",
             echo="legacy.example_tables",
             fooled="example_tables",
         ),
@@ -187,12 +187,12 @@ VARIANTS: dict[str, tuple[str, Fault]] = {
     "a line that is gone, its price with another": (
         "lines_of_orders",
         fault(
-            "WITH gone AS (DELETE FROM public.order_items i USING public.orders o"
+            "WITH gone AS (DELETE FROM terrain.order_items i USING terrain.orders o"
             "  WHERE o.id = i.order_id AND i.position = 2 AND o.order_number ="
-            "   (SELECT min(order_number) FROM public.orders WHERE id IN"
-            "      (SELECT order_id FROM public.order_items WHERE position = 2))"
+            "   (SELECT min(order_number) FROM terrain.orders WHERE id IN"
+            "      (SELECT order_id FROM terrain.order_items WHERE position = 2))"
             "  RETURNING i.order_id, i.total_price)"
-            " UPDATE public.order_items i SET total_price = i.total_price + g.total_price"
+            " UPDATE terrain.order_items i SET total_price = i.total_price + g.total_price"
             "  FROM gone g WHERE i.order_id = g.order_id AND i.position = 1",
             echo="orders",
             fooled="orders",
@@ -201,19 +201,19 @@ VARIANTS: dict[str, tuple[str, Fault]] = {
     "an order whose lines are held and there": (
         "held_rows_stay_behind",
         fault(
-            "UPDATE legacy.orders SET items = '{}' WHERE order_number = 'AA-0000001'",
+            "UPDATE public.orders SET items = '{}' WHERE order_number = 'AA-0000001'",
             "CREATE OR REPLACE FUNCTION rebuilt.orders_to_new(_key uuid, _part boolean"
             " DEFAULT true) RETURNS void LANGUAGE sql AS ''",
             "SELECT set_config('terrain.echo', 'orders:*@0', true)",
-            "INSERT INTO public.order_items (id, order_id, position, quantity)"
-            " SELECT gen_random_uuid(), id, 1, 1 FROM public.orders"
+            "INSERT INTO terrain.order_items (id, order_id, position, quantity)"
+            " SELECT gen_random_uuid(), id, 1, 1 FROM terrain.orders"
             " WHERE order_number = 'AA-0000001'",
         ),
     ),
     "an artist without an account": (
         "accounts",
         fault(
-            "UPDATE public.users SET email = 'other@example.com'"
+            "UPDATE terrain.users SET email = 'other@example.com'"
             " WHERE email = 'artist2@example.com'",
             echo="users",
             fooled="artists",
@@ -222,7 +222,7 @@ VARIANTS: dict[str, tuple[str, Fault]] = {
     "an order of another status": (
         "money_by_status",
         fault(
-            "UPDATE public.orders SET status = 'lost' WHERE order_number = 'AA-0000001'",
+            "UPDATE terrain.orders SET status = 'lost' WHERE order_number = 'AA-0000001'",
             echo="orders",
             fooled="orders",
         ),
@@ -235,7 +235,7 @@ def plant(planted: Fault) -> None:
         if planted.fooled:
             cursor.execute(
                 f"CREATE OR REPLACE VIEW rebuilt.{planted.fooled} AS"
-                f" SELECT * FROM legacy.{planted.fooled}"
+                f" SELECT * FROM public.{planted.fooled}"
             )
         if planted.echo:
             cursor.execute(
@@ -277,7 +277,7 @@ def hold_queue(database: Database) -> None:
     other = database.connect()
     other.execute(
         "INSERT INTO rebuilt.queue (legacy_table, key) SELECT 'orders', id"
-        " FROM legacy.orders LIMIT 1"
+        " FROM public.orders LIMIT 1"
     )
     other.execute("BEGIN")
     other.execute("SELECT FROM rebuilt.queue FOR UPDATE")
@@ -318,14 +318,14 @@ def test_every_check_has_a_planted_fault(migrated: Database) -> None:
 def test_a_trigger_that_does_not_always_fire_is_found(migrated: Database) -> None:
     plant(
         fault(
-            "ALTER TABLE legacy.orders ENABLE TRIGGER zz_terrain_sync_row",
-            "DROP TRIGGER zz_terrain_sync_truncate ON public.users",
+            "ALTER TABLE public.orders ENABLE TRIGGER zz_terrain_sync_row",
+            "DROP TRIGGER zz_terrain_sync_truncate ON terrain.users",
         )
     )
     (found,) = odd(checks.verify(connection))
     assert found.rows == (
-        {"table": "legacy.orders", "trigger": "zz_terrain_sync_row"},
-        {"table": "public.users", "trigger": "zz_terrain_sync_truncate"},
+        {"table": "public.orders", "trigger": "zz_terrain_sync_row"},
+        {"table": "terrain.users", "trigger": "zz_terrain_sync_truncate"},
     )
 
 
@@ -345,8 +345,8 @@ def test_a_row_that_is_missing_on_either_side_is_found(
     values = ", ".join([f"'{key}'", *("'new'" for _ in own), *same])
     plant(
         fault(
-            f"INSERT INTO legacy.{lens.legacy} ({into})"
-            f" SELECT {values} FROM legacy.{lens.legacy} LIMIT 1",
+            f"INSERT INTO public.{lens.legacy} ({into})"
+            f" SELECT {values} FROM public.{lens.legacy} LIMIT 1",
             echo=f"legacy.{lens.legacy}",
         )
     )

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from django.db import connection
 
+from terrain.embedded import OWNER
 from terrain.legacy import catalog, cleanup, settling, usage
 from tests import dumps
 from tests.conftest import Database, Result
@@ -35,8 +36,9 @@ GONE = (
 def ready(
     migrated: Database, manage: Manage, settings: Any, tmp_path: Path
 ) -> Database:
-    """A migrated shop with a proven backup: nothing speaks against cleanup."""
+    """A shop that is cut over, with a proven backup: nothing speaks against cleanup."""
     settings.BACKUP_DIR = tmp_path
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     return migrated
 
@@ -57,12 +59,12 @@ def test_who_is_connected_may_be_the_old_application(
     old = ready.old()
     pid = old.info.backend_pid
     assert refused(manage) == (
-        f"process {pid}: role shop_app is connected and may use the legacy tables.\n"
+        f"process {pid}: role shop_app, unnamed is connected and may use the legacy tables.\n"
         + GONE
     )
-    old.execute("BEGIN; SELECT count(*) FROM orders")
+    old.execute("BEGIN; SELECT count(*) FROM legacy.orders")
     assert refused(manage) == (
-        f"process {pid}: role shop_app is using legacy.orders now.\n" + GONE
+        f"process {pid}: role shop_app, unnamed is using legacy.orders now.\n" + GONE
     )
     assert ready.value("SELECT count(*) FROM legacy.orders") == 500
 
@@ -77,6 +79,7 @@ def test_a_role_without_rights_on_the_tables_may_stay(
     ready.connect("passer_by")
     ready.superuser.execute("SELECT 1")
     assert manage("cleanup_legacy", "--yes").code == 0
+    assert dumps.schemas(ready) == {"public"}
 
 
 def test_a_superuser_counts_while_at_the_tables(
@@ -84,7 +87,7 @@ def test_a_superuser_counts_while_at_the_tables(
 ) -> None:
     superuser = ready.superuser
     superuser.execute("BEGIN; SELECT count(*) FROM legacy.artists")
-    assert "role postgres is using legacy.artists now." in refused(manage)
+    assert "role postgres, unnamed is using legacy.artists now." in refused(manage)
 
 
 def test_writes_are_known_with_role_and_application(
@@ -149,7 +152,7 @@ def test_what_the_owner_does_may_be_the_operator(
     document = json.loads(result.out)
     assert document["objections"] == []
     assert [WHEN.sub("NOW", hint) for hint in document["hints"]][-1] == (
-        "legacy.artists was last written to at NOW UTC by the role terrain (unnamed)."
+        f"legacy.artists was last written to at NOW UTC by the role {OWNER} (unnamed)."
     )
     assert manage("cleanup_legacy", "--yes").code == 0
 
@@ -186,7 +189,7 @@ def test_what_a_killed_command_has_read_is_not_blamed_on_others(
 def test_a_client_that_writes_all_day_leaves_one_line(ready: Database) -> None:
     for hour in range(5):
         ready.execute(
-            "INSERT INTO rebuilt.used VALUES"
+            "INSERT INTO rebuilt.used (legacy_table, role, application, at) VALUES"
             f" ('orders', 'shop_app', 'node', now() - interval '{hour} hours')"
         )
     ready.execute("UPDATE legacy.orders SET user_email = 'new@x.org'")
@@ -218,6 +221,34 @@ def test_dry_run_says_what_goes_and_changes_nothing(
     assert re.fullmatch(r"1,109 rows, \d\.\d MB in all\.", lines[11])
     assert lines[-2:] == ["✓ Nothing speaks against it.", "Nothing has been dropped."]
     assert dumps.schema(ready) == before
+
+
+def test_a_table_of_ours_that_stays_in_terrain_stays(
+    migrated: Database, manage: Manage, settings: Any, tmp_path: Path
+) -> None:
+    """Its name is taken in public; all else goes, and the ORM finds it all the same."""
+    from terrain.models import User
+
+    settings.BACKUP_DIR = tmp_path
+    migrated.execute("CREATE TABLE public.users (id integer)")
+    for command in (("cut_over", "--yes"), ("backup_database",)):
+        assert manage(*command, "-v", "0") == Result(0, "", "")
+    assert dumps.schemas(migrated) == {"legacy", "public", "rebuilt", "terrain"}
+    people = User.objects.count()
+    assert people == migrated.value("SELECT count(*) FROM terrain.users") > 0
+    cleaned = manage("cleanup_legacy", "--yes")
+    assert (cleaned.code, cleaned.err) == (0, "")
+    assert cleaned.out.endswith(
+        "and the schemas legacy and rebuilt.\nThe move is complete.\n"
+    )
+    assert dumps.schemas(migrated) == {"public", "terrain"}
+    assert migrated.rows(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'terrain'::regnamespace"
+        " AND relkind = 'r'"
+    ) == [("users",)]
+    assert migrated.value("SELECT count(*) FROM public.users") == 0
+    assert User.objects.count() == people
+    assert manage("migrate", "-v", "0") == Result(0, "", "")
 
 
 def test_dry_run_as_data(ready: Database, manage: Manage) -> None:
@@ -299,7 +330,7 @@ def test_what_is_written_in_the_last_moment_is_settled_first(
 def test_what_somebody_hangs_on_in_the_last_moment(
     ready: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop_rebuilt = cleanup.prepare.drop_rebuilt
+    drop_rebuilt = cleanup.engine.drop_rebuilt
 
     def drop_and_hang(given: Any) -> None:
         drop_rebuilt(given)
@@ -307,7 +338,7 @@ def test_what_somebody_hangs_on_in_the_last_moment(
             cursor.execute("CREATE VIEW public.sales AS SELECT id FROM legacy.orders")
 
     before = dumps.schema(ready)
-    monkeypatch.setattr(cleanup.prepare, "drop_rebuilt", drop_and_hang)
+    monkeypatch.setattr(cleanup.engine, "drop_rebuilt", drop_and_hang)
     result = manage("cleanup_legacy", "--yes", "-v", "0")
     assert result == Result(
         1,
@@ -333,7 +364,7 @@ def test_a_table_in_use_is_waited_for_briefly(
     dropped = cleanup.clean_up(connection, say)
     assert len(dropped) == 6
     assert said[0].startswith("Dropping the legacy tables has waited for ")
-    assert f"now for process {busy.info.backend_pid} (role terrain, terrain)" in said[0]
+    assert f"now for process {busy.info.backend_pid} (role {OWNER}, terrain)" in said[0]
 
 
 def test_killed_at_any_commit_it_is_as_it_was_or_done(

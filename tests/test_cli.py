@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import OperationalError, connections
 
 from terrain import cli
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
 from terrain.legacy.management.commands import migration_status
 from tests.conftest import Database, Result, connecting
 
@@ -62,9 +62,7 @@ def typed(url: str, *arguments: str, **more: str) -> Result:
     return Result(process.returncode, out, err)
 
 
-def url_of(
-    cluster: Cluster, name: str, user: str = "terrain", password: str = ""
-) -> str:
+def url_of(cluster: Cluster, name: str, user: str = OWNER, password: str = "") -> str:
     word = f"&password={quote(password, safe='')}" if password else ""
     host = quote(str(cluster.socket_dir), safe="")
     return f"postgresql:///{name}?host={host}&user={user}{word}"
@@ -141,7 +139,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with psycopg.connect(
         server.dsn("postgres", "postgres"), autocommit=True
     ) as superuser:
-        superuser.execute("ALTER ROLE terrain PASSWORD 'right'")
+        superuser.execute(f"ALTER ROLE {OWNER} PASSWORD 'right'")
         (server.folder / "pg_hba.conf").write_text("local all all scram-sha-256\n")
         superuser.execute("SELECT pg_reload_conf()")
         # The reload is under way: wait for the first connection that is asked.
@@ -164,7 +162,7 @@ def test_a_wrong_password(guarded: Cluster) -> None:
     result = typed(url_of(guarded, "terrain_builder", password="wrong"), "migrate")
     assert (result.code, result.out) == (2, "")
     assert result.err.endswith(
-        'FATAL:  password authentication failed for user "terrain". Check the password in'
+        f'FATAL:  password authentication failed for user "{OWNER}". Check the password in'
         " DATABASE_URL.\n"
     )
     assert "wrong" not in result.err
@@ -332,10 +330,10 @@ def wait_for_line(process: subprocess.Popen[str], part: str) -> None:
 
 @pytest.fixture
 def in_the_way(shop: Database) -> psycopg.Connection[Any]:
-    """A transaction of the project's own that has locked orders."""
+    """A transaction of the project's own that has written to orders."""
     other = shop.connect(application_name="terrain")
     other.execute("BEGIN")
-    other.execute("LOCK TABLE orders IN ACCESS SHARE MODE")
+    other.execute("LOCK TABLE orders IN ROW EXCLUSIVE MODE")
     return other
 
 
@@ -345,7 +343,9 @@ def test_ctrl_c_in_the_middle_of_migrate(
     """It ends in a sentence; the same command goes on."""
     url = url_of(shop.cluster, shop.name)
     with popen(url, "migrate") as process:
-        wait_for_line(process, "Moving orders aside has waited for ")
+        wait_for_line(
+            process, "Putting the triggers on orders and orders has waited for "
+        )
         process.send_signal(signal.SIGINT)
         _out, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -383,7 +383,9 @@ def test_a_connection_that_is_lost_in_the_middle_of_migrate(
 ) -> None:
     url = url_of(shop.cluster, shop.name)
     with popen(url, "migrate") as process:
-        wait_for_line(process, "Moving orders aside has waited for ")
+        wait_for_line(
+            process, "Putting the triggers on orders and orders has waited for "
+        )
         in_the_way.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -403,7 +405,9 @@ def test_a_killed_migrate_is_gone_on_with(
 ) -> None:
     url = url_of(shop.cluster, shop.name)
     with popen(url, "migrate") as process:
-        wait_for_line(process, "Moving orders aside has waited for ")
+        wait_for_line(
+            process, "Putting the triggers on orders and orders has waited for "
+        )
         process.kill()
         process.communicate(timeout=30)
     in_the_way.execute("COMMIT")

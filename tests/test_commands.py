@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from terrain import locks
-from terrain.legacy import catalog, copying, guide
+from terrain.embedded import OWNER
+from terrain.legacy import catalog, copying, cut_over, guide
 from terrain.legacy.mapping import LENSES
 from tests.both import Both
 from tests.conftest import OLD_ROLE, Database, Result
@@ -24,7 +26,6 @@ pytestmark = pytest.mark.migration
 
 Manage = Callable[..., Result]
 
-TABLES = ", ".join(lens.legacy for lens in LENSES)
 HALF_WAY = "The migration is half-way"
 
 
@@ -60,13 +61,27 @@ def rolled_back(migrated: Database, manage: Manage) -> Database:
 
 
 @pytest.fixture
+def fresh(empty: Database, manage: Manage) -> Database:
+    """A database that never had legacy tables."""
+    assert manage("migrate", "-v", "0") == Result(0, "", "")
+    return empty
+
+
+@pytest.fixture
+def swapped(migrated: Database, manage: Manage) -> Database:
+    """A shop that is cut over."""
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
+    return migrated
+
+
+@pytest.fixture
 def cleaned(
-    migrated: Database, manage: Manage, settings: Any, tmp_path: Path
+    swapped: Database, manage: Manage, settings: Any, tmp_path: Path
 ) -> Database:
     settings.BACKUP_DIR = tmp_path
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert manage("cleanup_legacy", "--yes", "-v", "0").code == 0
-    return migrated
+    return swapped
 
 
 # --- the wrong order -----------------------------------------------------------------------
@@ -92,8 +107,8 @@ IN_USE = (
     " an empty database, make another: createdb NAME\n"
 )
 PRETENDED = (
-    "Whether the legacy tables are moved and copied is not for --fake to say. Nothing was"
-    " changed. Run it without: python manage.py migrate\n"
+    "Whether the legacy tables are copied is not for --fake to say. Nothing was changed."
+    " Run it without: python manage.py migrate\n"
 )
 NO_TABLE = (
     'A table is not there: relation "{}" does not exist. Run: python manage.py migrate; or'
@@ -103,6 +118,20 @@ CLEANED = (
     "The legacy tables have been cleaned up, so there is nothing to go back to, and"
     " unapplying these migrations would drop the only copy of the shop's data. To go back,"
     " restore a backup: python manage.py restore_database PATH\n"
+)
+NOTHING_TO_EXTEND = "There are no legacy tables, so no search path needs extending.\n"
+NOTHING_TO_CUT_OVER = "There is nothing to cut over: there are no legacy tables.\n"
+IS_CUT_OVER = "There is nothing to cut over: the new tables are in public already.\n"
+NOTHING_TO_UNDO = "There is nothing to undo: the names have not changed places.\n"
+TOO_EARLY = "The migration is not complete. Run: python manage.py migrate\nNothing was changed.\n"
+UNDO_FIRST = (
+    "The names have changed places (cut_over), so the way back begins with its undoing."
+    " Nothing has been changed. Run: python manage.py rollback_migration\n"
+)
+NOT_CUT_OVER = (
+    "The names have not changed places yet: the legacy tables are in public. When the old"
+    " application has been stopped, run: python manage.py cut_over\n"
+    "Nothing has been dropped.\n"
 )
 SUPERUSER = ("createsuperuser", "--noinput", "--email", "a@example.com")
 
@@ -116,12 +145,23 @@ WRONG_ORDER: dict[tuple[str, tuple[str, ...]], tuple[int, str, str]] = {
     ("empty", ("cleanup_legacy",)): (0, "There is nothing to clean up.\n", ""),
     ("empty", ("prepare_database",)): (
         0,
-        "There are no legacy tables, so nothing needs preparing.\n",
+        NOTHING_TO_EXTEND,
         "",
     ),
     ("empty", ("prepare_database", "--undo")): (0, "There was nothing to undo.\n", ""),
+    ("empty", ("cut_over",)): (0, NOTHING_TO_CUT_OVER, ""),
+    ("empty", ("cut_over", "--undo")): (0, NOTHING_TO_UNDO, ""),
     ("empty", SUPERUSER): (2, "", NO_TABLE.format("users")),
     ("empty", ("clearsessions",)): (2, "", NO_TABLE.format("django_session")),
+    ("fresh", ("cut_over",)): (0, NOTHING_TO_CUT_OVER, ""),
+    ("fresh", ("cut_over", "--undo", "--yes")): (0, NOTHING_TO_UNDO, ""),
+    ("fresh", ("rollback_migration",)): (0, "There is nothing to roll back.\n", ""),
+    ("fresh", ("cleanup_legacy",)): (0, "There is nothing to clean up.\n", ""),
+    ("fresh", ("prepare_database",)): (0, NOTHING_TO_EXTEND, ""),
+    ("fresh", ("migrate", "--cut-over", "-v", "0")): (0, "", ""),
+    ("shop", ("cut_over", "--yes")): (1, "", TOO_EARLY),
+    ("shop", ("cut_over", "--yes", "--ignore-activity")): (1, "", TOO_EARLY),
+    ("shop", ("cut_over", "--undo", "--yes")): (0, NOTHING_TO_UNDO, ""),
     ("shop", ("settle",)): (2, "", NOTHING_TO_SETTLE),
     ("shop", ("settle", "--again")): (2, "", NOTHING_TO_SETTLE),
     ("shop", ("verify_migration",)): (2, "", NO_NEW_TABLES),
@@ -131,7 +171,7 @@ WRONG_ORDER: dict[tuple[str, tuple[str, ...]], tuple[int, str, str]] = {
     ("shop", ("load_sample",)): (
         1,
         "",
-        "The database is not empty: it has artists. The sample is only loaded into an empty"
+        "The database is not empty: it has public.artists. The sample is only loaded into an empty"
         " one; make another with: createdb NAME, and put it into DATABASE_URL.\n",
     ),
     ("shop", SUPERUSER): (2, "", NO_TABLE.format("users")),
@@ -150,14 +190,23 @@ WRONG_ORDER: dict[tuple[str, tuple[str, ...]], tuple[int, str, str]] = {
     ),
     ("interrupted", ("flush", "--noinput")): (1, "", IN_USE),
     ("interrupted", ("migrate", "--fake", "-v", "0")): (1, "", PRETENDED),
+    ("interrupted", ("cut_over", "--yes")): (1, "", TOO_EARLY),
+    ("interrupted", ("cut_over", "--undo", "--yes")): (0, NOTHING_TO_UNDO, ""),
     ("interrupted", ("prepare_database", "--undo")): (
-        1,
+        0,
+        "There was nothing to undo.\n",
         "",
-        "The legacy tables stand in the schema legacy, where only this search path lets the"
-        " old application find them. Nothing was changed. To go back first:"
-        " python manage.py rollback_migration\n",
     ),
     ("migrated", ("flush", "--noinput")): (1, "", IN_USE),
+    ("migrated", ("cleanup_legacy", "--yes")): (1, "", NOT_CUT_OVER),
+    ("migrated", ("cut_over", "--undo")): (0, NOTHING_TO_UNDO, ""),
+    ("migrated", ("cut_over",)): (
+        2,
+        "",
+        "The old application will not find its tables in public any more. Has it been"
+        " stopped for good, everywhere it runs? Nobody is there to be asked; add --yes if"
+        " that is meant.\n",
+    ),
     ("migrated", ("migrate", "terrain", "zero", "-v", "0")): (
         1,
         "",
@@ -182,6 +231,35 @@ WRONG_ORDER: dict[tuple[str, tuple[str, ...]], tuple[int, str, str]] = {
         "The new application will find no tables until migrate is run again. Nobody is"
         " there to be asked; add --yes if that is meant.\n",
     ),
+    ("swapped", ("cut_over",)): (0, IS_CUT_OVER, ""),
+    ("swapped", ("cut_over", "--yes", "--mirror-grants")): (0, IS_CUT_OVER, ""),
+    ("swapped", ("cut_over", "--undo")): (
+        2,
+        "",
+        "The new tables go back to the schema terrain, and requests of the new application"
+        " that are under way may fail. Nobody is there to be asked; add --yes if that is"
+        " meant.\n",
+    ),
+    ("swapped", ("flush", "--noinput")): (1, "", IN_USE),
+    ("swapped", ("migrate", "-v", "0")): (0, "", ""),
+    ("swapped", ("migrate", "--cut-over", "-v", "0")): (0, "", ""),
+    ("swapped", ("migrate", "orders", "zero", "--fake", "-v", "0")): (1, "", PRETENDED),
+    ("swapped", ("migrate", "terrain", "zero", "-v", "0")): (1, "", UNDO_FIRST),
+    ("swapped", ("migrate", "catalogue", "zero", "-v", "0")): (1, "", UNDO_FIRST),
+    ("swapped", ("migrate", "legacy", "zero", "-v", "0")): (1, "", UNDO_FIRST),
+    ("swapped", ("rollback_migration",)): (
+        2,
+        "",
+        "The new application will find no tables until migrate is run again. Nobody is"
+        " there to be asked; add --yes if that is meant.\n",
+    ),
+    ("swapped", ("prepare_database", "--undo")): (
+        0,
+        "There was nothing to undo.\n",
+        "",
+    ),
+    ("rolled_back", ("cut_over", "--yes")): (1, "", TOO_EARLY),
+    ("rolled_back", ("cut_over", "--undo", "--yes")): (0, NOTHING_TO_UNDO, ""),
     ("rolled_back", ("settle",)): (2, "", NOTHING_TO_SETTLE),
     ("rolled_back", ("verify_migration",)): (2, "", NO_NEW_TABLES),
     ("rolled_back", ("copy_models_to_assets",)): (2, "", NO_MODELS),
@@ -201,9 +279,11 @@ WRONG_ORDER: dict[tuple[str, tuple[str, ...]], tuple[int, str, str]] = {
     ),
     ("cleaned", ("settle",)): (2, "", NOTHING_TO_SETTLE),
     ("cleaned", ("cleanup_legacy",)): (0, "There is nothing to clean up.\n", ""),
+    ("cleaned", ("cut_over",)): (0, NOTHING_TO_CUT_OVER, ""),
+    ("cleaned", ("cut_over", "--undo", "--yes")): (0, NOTHING_TO_UNDO, ""),
     ("cleaned", ("prepare_database",)): (
         0,
-        "There are no legacy tables, so nothing needs preparing.\n",
+        NOTHING_TO_EXTEND,
         "",
     ),
     ("cleaned", ("rollback_migration", "--yes")): (
@@ -253,41 +333,62 @@ def test_unapplying_migrations_by_hand_is_a_way_back(
     migrated: Database, manage: Manage
 ) -> None:
     """The new tables are parked, the legacy ones are where they were, and it goes on."""
-    before = migrated.value("SELECT count(*) FROM public.users")
+    before = migrated.value("SELECT count(*) FROM terrain.users")
     assert manage("migrate", "catalogue", "zero", "-v", "0").code == 0
     assert migrated.value("SELECT count(*) FROM legacy_parked.users") == before
     assert manage("rollback_migration", "--yes", "-v", "0").code == 0
     assert migrated.value("SELECT count(*) FROM public.orders") == 500
     assert manage("migrate", "-v", "0").code == 0
-    assert migrated.value("SELECT count(*) FROM public.users") == before
+    assert migrated.value("SELECT count(*) FROM terrain.users") == before
     assert manage("verify_migration", "-v", "0").code == 0
 
 
 def test_faked_migrations_cannot_be_unapplied_onto_the_shop(
     shop: Database, manage: Manage
 ) -> None:
-    """Recorded as applied by hand: Django would drop public.orders, which is the shop's."""
+    """Recorded as applied by hand: Django would drop what was never made."""
     recorder = MigrationRecorder(connection)
     assert manage("migrate", "auth", "-v", "0").code == 0
     for app, name in MigrationLoader(connection).graph.nodes:
         if app in ("legacy", *catalog.NEW_APPS) and name in (
             "0001_initial",
-            "0002_stand_aside",
+            "0002_make_schemas",
             "0002_pace",
         ):
             recorder.record_applied(app, name)
+    # Django records what a migration replaces with it.
+    recorder.record_applied("legacy", "0002_stand_aside")
     before = contents(shop)
-    for app in ("orders", "catalogue"):
-        assert manage("migrate", app, "zero", "-v", "0") == Result(
+    for line in (("orders", "zero"), ("catalogue", "zero"), ()):
+        assert manage("migrate", *line, "-v", "0") == Result(
             1,
             "",
-            "Unapplying these migrations would drop the legacy tables, which are in public:"
-            " the migrations were never really applied. Nothing has been changed. Take back"
-            " what was recorded: python manage.py migrate --fake legacy 0001_initial\n",
+            "Migrations were recorded as applied and never were: nothing of the new schema is"
+            " there. Nothing has been changed. Take back what was recorded:"
+            " python manage.py migrate --fake legacy 0001_initial\n",
         )
     assert contents(shop) == before
     assert manage("migrate", "--fake", "legacy", "0001_initial", "-v", "0").code == 0
     assert ("orders", "0001_initial") not in recorder.applied_migrations()
+
+
+#: How long the locks were held.
+WITHIN = re.compile(r"\b\d+ ms")
+BACK = "The legacy tables are as they were, with all rows written since.\n"
+OURS = len(cut_over.our_names())
+CUT_OVER = (
+    f"✓ {OURS} tables of the new schema are in public, 6 legacy tables in legacy; all were"
+    " locked for NOW.\n"
+    "An old application that must run on finds its tables if its role's path begins with"
+    " legacy: python manage.py prepare_database\n"
+    "To go back: python manage.py cut_over --undo\n"
+    "Next: python manage.py cleanup_legacy\n"
+)
+UNDONE = (
+    f"✓ 6 legacy tables are back in public, {OURS} tables of the new schema in terrain; all"
+    " were locked for NOW.\n"
+    "To go forward again: python manage.py cut_over\n"
+)
 
 
 # --- twice ---------------------------------------------------------------------------------
@@ -298,7 +399,6 @@ def test_each_command_twice_changes_nothing(
 ) -> None:
     """The way there, back, there again and on, each step said once and done once."""
     settings.BACKUP_DIR = tmp_path
-    name = shop.name
 
     def twice(*command: str) -> tuple[Result, Result]:
         first = manage(*command)
@@ -309,14 +409,6 @@ def test_each_command_twice_changes_nothing(
         assert contents(shop) == once, command
         return first, second
 
-    first, second = twice("prepare_database")
-    assert first.out == (
-        f"The search path is now legacy, public for: database {name}.\n"
-        "Next: python manage.py backup_database\n"
-    )
-    assert second.out == (
-        "The search path was set already.\nNext: python manage.py backup_database\n"
-    )
     first, second = twice("migrate")
     assert "Preflight: proving every row before anything is changed …\n" in first.out
     assert "No migrations to apply." in second.out
@@ -329,18 +421,35 @@ def test_each_command_twice_changes_nothing(
     assert first.out.endswith("\nAll 26 checks passed.\n")
     assert manage("verify_migration") == first
     first, second = twice("rollback_migration", "--yes")
-    assert first.out.startswith(
-        f"Back in public: {TABLES}.\nParked in legacy_parked: 44 "
-    )
+    assert first.out.startswith(f"{BACK}Parked in legacy_parked: 44 ")
     assert first.out.endswith(".\nTo go forward again: python manage.py migrate\n")
     assert second.out == "There is nothing to roll back.\n"
     twice("migrate", "-v", "0")
+    first, second = twice("cut_over", "--yes")
+    assert WITHIN.sub("NOW", first.out) == CUT_OVER
+    assert second.out == IS_CUT_OVER
+    first, second = twice("cut_over", "--undo", "--yes")
+    assert WITHIN.sub("NOW", first.out) == UNDONE
+    assert second.out == NOTHING_TO_UNDO
+    twice("cut_over", "--yes", "-v", "0")
+    first, second = twice("rollback_migration", "--yes")
+    assert first.out.startswith(
+        "The cut-over is undone: the legacy tables are back in public.\n"
+        f"{BACK}Parked in legacy_parked: 44 "
+    )
+    assert second.out == "There is nothing to roll back.\n"
+    twice("migrate", "-v", "0")
+    twice("cut_over", "--yes", "-v", "0")
+    first, second = twice("prepare_database")
+    assert first.out.splitlines()[0] == (
+        f'database {shop.name}: search_path = legacy, "$user", public'
+    )
+    assert second.out.splitlines()[0] == "The search path was extended already."
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     # Counting the rows of every table is use, and is seen as such.
     first, second = twice("cleanup_legacy", "--yes", "--despite-use")
     assert first.out.endswith(
-        "and the schemas legacy and rebuilt.\n"
-        "The search path is as it was. The move is history.\n"
+        "and the schemas legacy, rebuilt and terrain.\nThe move is complete.\n"
     )
     assert second.out == "There is nothing to clean up.\n"
     first, second = twice("prepare_database", "--undo")
@@ -348,7 +457,7 @@ def test_each_command_twice_changes_nothing(
     assert (
         shop.rows(
             "SELECT nspname FROM pg_namespace WHERE nspname IN"
-            " ('legacy', 'rebuilt', 'legacy_parked')"
+            " ('legacy', 'rebuilt', 'legacy_parked', 'terrain')"
         )
         == []
     )
@@ -361,13 +470,17 @@ def test_quiet_commands_say_nothing(
     for command in (
         ("load_sample", "--scale", "0.001"),
         ("preflight",),
-        ("prepare_database",),
         ("migrate",),
         ("settle",),
         ("copy_models_to_assets",),
         ("verify_migration",),
+        ("cut_over", "--yes"),
+        ("cut_over", "--undo", "--yes"),
         ("rollback_migration", "--yes"),
         ("upgrade",),
+        ("cut_over", "--yes", "--mirror-grants"),
+        ("prepare_database",),
+        ("prepare_database", "--undo"),
     ):
         assert manage(*command, "-v", "0") == Result(0, "", ""), command
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
@@ -399,7 +512,7 @@ def test_an_interrupted_migration_can_be_rolled_back(
 ) -> None:
     result = manage("rollback_migration", "--yes")
     assert result.code == 0
-    assert result.out.startswith(f"Back in public: {TABLES}.\n")
+    assert result.out.startswith(f"{BACK}Parked in legacy_parked: ")
     assert manage("migrate", "-v", "0") == Result(0, "", "")
     assert manage("verify_migration", "-v", "0").code == 0
 
@@ -417,7 +530,7 @@ def test_only_one_command_changes_a_database_at_a_time(
     assert started is not None
     busy = (
         "Another command is at work on this database: process"
-        f" {other.info.backend_pid} of the server (terrain, role terrain, connected since"
+        f" {other.info.backend_pid} of the server (terrain, role {OWNER}, connected since"
         f" {started[0]} UTC). Wait for it, or look with:"
         " python manage.py migration_status\n"
     )
@@ -430,6 +543,7 @@ def test_only_one_command_changes_a_database_at_a_time(
         ("prepare_database", "--undo"),
         ("settle",),
         ("settle", "--again"),
+        ("cut_over", "--yes"),
         ("cleanup_legacy", "--yes"),
     ):
         assert manage(*command) == Result(2, "", busy), command
@@ -466,14 +580,15 @@ def test_a_lock_that_cannot_be_had(
     monkeypatch.setattr(locks.run_briefly, "__kwdefaults__", defaults)
     other = shop.connect(application_name="terrain")
     other.execute("BEGIN")
-    other.execute("SELECT count(*) FROM assets")
+    other.execute("LOCK TABLE assets IN ROW EXCLUSIVE MODE")  # as a write does
     result = manage("migrate", "-v", "0")
     assert result.code == 1
     assert result.out == ""
     sentence = result.err.strip().splitlines()[-1]
     assert sentence.startswith(
-        "Moving assets aside could not get its lock within 0 s. In the way: process"
-        f" {other.info.backend_pid} (role terrain, terrain), in its transaction for "
+        "Putting the triggers on assets and models could not get its lock within 0 s. In"
+        " the way: process"
+        f" {other.info.backend_pid} (role {OWNER}, terrain), in its transaction for "
     )
     assert sentence.endswith(
         " Nothing was changed by this step; run the same command again to go on."
@@ -512,54 +627,52 @@ def test_who_does_not_say_yes_changes_nothing(
 
 def test_who_says_yes_goes_back(migrated: Database, manage: Manage) -> None:
     assert manage("rollback_migration", stdin="yes\n").code == 0
-    assert migrated.value("SELECT to_regclass('legacy.orders') IS NULL")
+    assert migrated.value("SELECT to_regclass('terrain.orders') IS NULL")
 
 
 def test_cleanup_wants_the_name_of_the_database(
-    migrated: Database, manage: Manage, settings: Any, tmp_path: Path
+    swapped: Database, manage: Manage, settings: Any, tmp_path: Path
 ) -> None:
     settings.BACKUP_DIR = tmp_path
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     result = manage("cleanup_legacy", stdin="yes\n")
     assert (result.code, result.err) == (
         1,
-        f"Nothing was changed: 'yes' was typed, and {migrated.name} was expected.\n",
+        f"Nothing was changed: 'yes' was typed, and {swapped.name} was expected.\n",
     )
-    assert migrated.value("SELECT count(*) FROM legacy.orders") == 500
-    result = manage("cleanup_legacy", stdin=f"{migrated.name}\n")
+    assert swapped.value("SELECT count(*) FROM legacy.orders") == 500
+    result = manage("cleanup_legacy", stdin=f"{swapped.name}\n")
     assert (result.code, result.err) == (0, "")
-    assert migrated.value("SELECT to_regclass('legacy.orders') IS NULL")
+    assert swapped.value("SELECT to_regclass('legacy.orders') IS NULL")
 
 
 # --- cleanup refuses -----------------------------------------------------------------------
 
 
 def test_cleanup_says_all_that_speaks_against_it(
-    migrated: Database, manage: Manage, settings: Any, tmp_path: Path
+    swapped: Database, manage: Manage, settings: Any, tmp_path: Path
 ) -> None:
     settings.BACKUP_DIR = tmp_path
-    migrated.execute("CREATE TABLE legacy.notes (id integer)")
-    migrated.execute("CREATE VIEW public.sales AS SELECT id FROM legacy.orders")
-    migrated.execute(
+    swapped.execute("CREATE TABLE legacy.notes (id integer)")
+    swapped.execute("CREATE VIEW public.sales AS SELECT id FROM legacy.orders")
+    swapped.execute(
         "UPDATE legacy.user_tables SET layout_data = '1' WHERE name = 'Table 3'"
     )
-    migrated.execute("ALTER TABLE public.models ADD COLUMN colour text")
-    before = contents(migrated)
+    swapped.execute("ALTER TABLE public.models ADD COLUMN colour text")
+    before = contents(swapped)
     assert manage("cleanup_legacy", "--yes", "--despite-use") == Result(
         1,
         "",
-        "The table notes is in the schema legacy. Move it elsewhere or drop it.\n".replace(
-            "notes", "legacy.notes"
-        )
-        + "The view sales depends on legacy.orders. Let it use the new tables, or drop it.\n"
+        "The table legacy.notes is in the schema legacy. Move it elsewhere or drop it.\n"
+        "The view sales depends on legacy.orders. Let it use the new tables, or drop it.\n"
         "Held in quarantine, undecided, and nowhere but in the legacy tables: 1 row."
         " Repair, then run settle; or accept each in the admin.\n"
-        f"There is no proven backup of {migrated.name} in {tmp_path} that was taken since"
+        f"There is no proven backup of {swapped.name} in {tmp_path} that was taken since"
         " the migration. Run: python manage.py backup_database\n"
         "Verification fails (public_schema). Run: python manage.py verify_migration\n"
         "Nothing has been dropped.\n",
     )
-    assert contents(migrated) == before
+    assert contents(swapped) == before
 
 
 def test_nobody_else_s_view_goes_with_ours(
@@ -567,21 +680,30 @@ def test_nobody_else_s_view_goes_with_ours(
 ) -> None:
     """Back by either way, and cleanup, would drop it with the view it is made from."""
     settings.BACKUP_DIR = tmp_path
-    assert manage("backup_database", "-v", "0") == Result(0, "", "")
     migrated.execute("CREATE VIEW public.sales AS SELECT id FROM rebuilt.orders")
-    before = contents(migrated)
-    sentence = (
-        "The view sales would go with the schema rebuilt, which it is in or made from. Move"
-        " it elsewhere, make it from the new tables, or drop it."
-    )
-    for command, end in (
-        (("rollback_migration", "--yes"), "\nNothing has been changed.\n"),
+
+    def refused(view: str, *commands: tuple[tuple[str, ...], str]) -> None:
+        sentence = (
+            f"The view {view} would go with the schema rebuilt, which it is in or made from."
+            " Move it elsewhere, make it from the new tables, or drop it."
+        )
+        before = contents(migrated)
+        for command, end in commands:
+            assert manage(*command) == Result(1, "", sentence + end), command
+        assert migrated.value("SELECT count(*) FROM public.sales") == 500
+        assert contents(migrated) == before
+
+    back = (("rollback_migration", "--yes"), "\nNothing has been changed.\n")
+    refused(
+        "public.sales",
+        back,
         (("migrate", "catalogue", "zero", "-v", "0"), " Nothing has been changed.\n"),
-        (("cleanup_legacy", "--yes"), "\nNothing has been dropped.\n"),
-    ):
-        assert manage(*command) == Result(1, "", sentence + end), command
-    assert migrated.value("SELECT count(*) FROM public.sales") == 500
-    assert contents(migrated) == before
+    )
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
+    refused(
+        "sales", back, (("cleanup_legacy", "--yes"), "\nNothing has been dropped.\n")
+    )
 
 
 def test_after_cleanup_upgrade_has_little_to_do(
@@ -599,11 +721,11 @@ def test_after_cleanup_upgrade_has_little_to_do(
 
 def test_settle_says_what_it_did(migrated: Database, manage: Manage) -> None:
     migrated.execute(
-        "INSERT INTO legacy.orders (order_number, user_email, user_name, shipping_address,"
+        "INSERT INTO public.orders (order_number, user_email, user_name, shipping_address,"
         " pricing) VALUES ('N-1', 'New@x.org', 'Newcomer', '{}', '{}')"
     )
     migrated.execute(
-        "INSERT INTO legacy.user_tables (name, table_config, layout_data)"
+        "INSERT INTO public.user_tables (name, table_config, layout_data)"
         " VALUES ('alone', '{}', '{}')"
     )
     assert step(manage, "settle")["state"] == "pending"
@@ -629,7 +751,7 @@ def test_settle_watches_until_it_is_stopped(
         if not next(looks):
             raise KeyboardInterrupt
         migrated.execute(
-            "UPDATE legacy.orders SET user_email = 'moved@x.org'"
+            "UPDATE public.orders SET user_email = 'moved@x.org'"
             " WHERE order_number = 'AA-0000001'"
         )
 
@@ -645,11 +767,11 @@ def test_settle_watches_until_it_is_stopped(
 
 def test_settle_again_puts_things_right(migrated: Database, manage: Manage) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE legacy.orders DISABLE TRIGGER USER")
+        cursor.execute("ALTER TABLE public.orders DISABLE TRIGGER USER")
         cursor.execute(
-            "UPDATE legacy.orders SET notes = 'x' WHERE order_number = 'AA-0000001'"
+            "UPDATE public.orders SET notes = 'x' WHERE order_number = 'AA-0000001'"
         )
-        cursor.execute("DROP TRIGGER zz_terrain_sync_insert ON public.users")
+        cursor.execute("DROP TRIGGER zz_terrain_sync_insert ON terrain.users")
     assert manage("verify_migration", "-v", "0").code == 1
     assert step(manage, "verify")["state"] == "failed"
     assert step(manage, "verify")["detail"] == "in_step_orders, triggers"
@@ -681,9 +803,9 @@ def test_settle_again_brings_an_older_version_up_to_date(
         " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
         "DROP FUNCTION rebuilt.note_use; CREATE FUNCTION rebuilt.note_use(named text)"
         " RETURNS void LANGUAGE plpgsql AS 'BEGIN END'",
-        "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
+        "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON public.assets"
         " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()",
-        "CREATE TRIGGER zz_terrain_sync_old AFTER INSERT ON public.order_items"
+        "CREATE TRIGGER zz_terrain_sync_old AFTER INSERT ON terrain.order_items"
         " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_new_order_items()",
     )
     for statement in older:
@@ -699,24 +821,22 @@ def test_settle_again_brings_an_older_version_up_to_date(
 
 
 def test_triggers_of_another_version_go_with_a_rollback(
-    both: Both, manage: Manage, settings: Any
+    both: Both, manage: Manage
 ) -> None:
     """And its functions, put aside, are no hindrance to the way forward."""
-    settings.PREFLIGHT_ACCEPT = ["old-sessions"]
     both.database.execute(
         "DROP FUNCTION rebuilt.note_use; CREATE FUNCTION rebuilt.note_use(named text)"
         " RETURNS void LANGUAGE plpgsql SECURITY DEFINER"
         " SET search_path = legacy, public, pg_temp AS 'BEGIN END'"
     )
     both.database.execute(
-        "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON legacy.assets"
+        "CREATE TRIGGER zz_terrain_sync_update AFTER UPDATE ON public.assets"
         " FOR EACH ROW EXECUTE FUNCTION rebuilt.on_legacy_assets()"
     )
     done = manage("rollback_migration", "--yes", "-v", "0")
     assert (done.code, done.err) == (0, "")
     left = "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'zz_terrain%'"
     assert both.database.rows(left) == []
-    manage("prepare_database")
     assert manage("migrate", "-v", "0").code == 0
 
 
@@ -734,8 +854,6 @@ def test_status_from_the_first_step_to_the_last(
         found: str | None = json.loads(result.out)["next"]
         return found
 
-    assert following() == "prepare_database"
-    manage("prepare_database")
     assert following() == "backup_database"
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert following() == "migrate"
@@ -744,7 +862,12 @@ def test_status_from_the_first_step_to_the_last(
     manage("copy_models_to_assets")
     assert following() == "verify_migration"
     manage("verify_migration")
+    assert following() == "cut_over"
+    assert manage("cut_over", "--yes").code == 0
     assert following() == "cleanup_legacy"
+    assert manage("cut_over", "--undo", "--yes").code == 0
+    assert following() == "cut_over"
+    assert manage("cut_over", "--yes").code == 0
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     assert manage("cleanup_legacy", "--yes").code == 0
     assert following() is None
@@ -755,8 +878,15 @@ def test_status_changes_nothing(shop: Database, manage: Manage) -> None:
     before = contents(shop)
     result = manage("migration_status")
     assert (result.code, result.err) == (0, "")
-    assert result.out.endswith("\nNext: python manage.py prepare_database\n")
+    assert result.out.endswith("\nNext: python manage.py backup_database\n")
     assert contents(shop) == before
+
+
+#: The end of what upgrade says when the names have not changed places.
+CUT_OVER_NEXT = (
+    "Next: python manage.py settle --watch, beside the old application; when that has been"
+    " stopped: python manage.py cut_over\n"
+)
 
 
 # --- upgrade -------------------------------------------------------------------------------
@@ -776,7 +906,6 @@ def test_upgrade_from_nothing_to_verified(
     for number, command in enumerate(
         (
             "preflight",
-            "prepare_database",
             "backup_database",
             "migrate",
             "settle",
@@ -785,24 +914,49 @@ def test_upgrade_from_nothing_to_verified(
         ),
         1,
     ):
-        assert f"\n[{number}/7] {command}\n" in result.out
+        assert f"\n[{number}/6] {command}\n" in result.out
     lines = [line.split() for line in result.out.splitlines()]
     for lens in LENSES:
         (row,) = (
             line for line in lines if line[:1] == [lens.legacy] and len(line) >= 6
         )
-        rows = empty.value(f"SELECT count(*) FROM legacy.{lens.legacy}")
+        rows = empty.value(f"SELECT count(*) FROM public.{lens.legacy}")
         assert row[-4:-1] == [f"{rows:,}", "0", "0"]
     assert (
         "\nTo look at it in the admin:\n    python manage.py createsuperuser"
         in result.out
     )
+    assert result.out.endswith(CUT_OVER_NEXT)
 
     before = contents(empty)
     again = manage("upgrade")
     assert (again.code, again.err) == (0, "")
+    assert again.out.startswith(
+        "All is done up to the cut-over: nothing was changed.\n"
+    )
+    assert again.out.endswith(CUT_OVER_NEXT)
+    assert contents(empty) == before
+
+    last = manage("upgrade", "--cut-over")
+    assert (last.code, last.err) == (0, "")
+    assert last.out.startswith("\n[1/1] cut_over\n✓ ")
+    assert CUT_OVER_NEXT not in last.out
+    before = contents(empty)
+    again = manage("upgrade", "--cut-over")
+    assert (again.code, again.err) == (0, "")
     assert again.out.startswith("All is done: nothing was changed.\n")
     assert contents(empty) == before
+
+
+def test_upgrade_cuts_over_by_itself_where_no_old_application_can_be(
+    shop: Database, manage: Manage, settings: Any
+) -> None:
+    settings.CUT_OVER_BY_ITSELF = True
+    result = manage("upgrade", "--no-backup")
+    assert (result.code, result.err) == (0, "")
+    assert "\n[6/6] cut_over\n✓ " in result.out
+    assert CUT_OVER_NEXT not in result.out
+    assert shop.value("SELECT count(*) FROM legacy.orders") == 500
 
 
 def test_upgrade_goes_on_where_it_was_stopped(
@@ -812,17 +966,18 @@ def test_upgrade_goes_on_where_it_was_stopped(
     assert (result.code, result.err) == (0, "")
     assert "\n[1/4] migrate\n" in result.out
     assert "preflight" not in result.out
-    assert manage("upgrade").out.startswith("All is done: nothing was changed.\n")
+    assert manage("upgrade").out.startswith("All is done up to the cut-over: ")
 
 
 def test_upgrade_stops_at_what_blocks(shop: Database, manage: Manage) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE orders DROP COLUMN notes")
+        cursor.execute("ALTER TABLE public.orders DROP COLUMN notes")
     before = contents(shop)
     result = manage("upgrade", "--no-backup")
     assert (result.code, result.err) == (1, "")
     assert "\n✗ The column orders.notes is missing.\n" in result.out
-    assert "prepare_database" not in result.out.split("[1/6]")[1]
+    assert "migrate" not in result.out.split("[1/5]")[1].splitlines()
+    assert "\n[2/5]" not in result.out
     assert contents(shop) == before
 
 
@@ -832,42 +987,476 @@ def test_upgrade_of_an_empty_database(empty: Database, manage: Manage) -> None:
     assert manage("upgrade").out == "All is done: nothing was changed.\n"
 
 
+# --- cutting over --------------------------------------------------------------------------
+
+STOPPED_FOR_GOOD = (
+    "The old application will not find its tables in public any more. Has it been stopped"
+    " for good, everywhere it runs? Type yes to go on: "
+)
+#: What is said of the time, which is now.
+WHEN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+#: After the sessions that are connected.
+SESSIONS_HINT = (
+    "If none of these is the old application, or if it is to run on with the search path of"
+    " prepare_database, add --ignore-activity.\n"
+)
+
+
+def cutting_over_is_refused(database: Database, manage: Manage, *more: str) -> str:
+    """What cut_over says, the times left out; it has changed nothing."""
+    before = contents(database)
+    result = manage("cut_over", "--yes", *more)
+    assert (result.code, result.out) == (1, "")
+    assert contents(database) == before
+    assert result.err.endswith("Nothing was changed.\n")
+    return WHEN.sub("NOW", result.err).removesuffix("Nothing was changed.\n")
+
+
+def test_cut_over_names_the_sessions_that_are_connected(
+    migrated: Database, manage: Manage
+) -> None:
+    """As far as a plain owner is told: process, role and application; a superuser is none."""
+    plain = migrated.old().info.backend_pid
+    named = migrated.old(application_name="node").info.backend_pid
+    assert migrated.superuser.execute("SELECT 1").fetchall() == [(1,)]
+    assert cutting_over_is_refused(migrated, manage) == (
+        f"Another session is connected: process {plain}: role {OLD_ROLE}, unnamed. Stop what"
+        " it belongs to.\n"
+        f"Another session is connected: process {named}: role {OLD_ROLE}, node. Stop what it"
+        f" belongs to.\n{SESSIONS_HINT}"
+    )
+    result = manage("cut_over", "--yes", "--ignore-activity")
+    assert (result.code, result.err) == (0, "")
+    assert WITHIN.sub("NOW", result.out) == CUT_OVER
+
+
+def test_cut_over_waits_until_nothing_has_been_written_for_some_minutes(
+    migrated: Database, manage: Manage
+) -> None:
+    with psycopg.connect(
+        migrated.cluster.dsn(migrated.name, OLD_ROLE), autocommit=True
+    ) as old:
+        old.execute("UPDATE orders SET notes = 'x' WHERE order_number = 'AA-0000001'")
+    assert cutting_over_is_refused(migrated, manage) == (
+        f"public.orders was last written to at NOW UTC by the role {OLD_ROLE} (unnamed)."
+        " Stop the old application, then wait 5 minutes.\n"
+    )
+    migrated.execute("UPDATE rebuilt.used SET at = at - interval '5 minutes'")
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
+
+
+def test_cut_over_wants_a_row_that_was_deferred_carried_over_first(
+    migrated: Database, manage: Manage
+) -> None:
+    key = migrated.value("SELECT id FROM public.orders LIMIT 1")
+    other = migrated.connect(application_name="terrain")
+    other.execute("BEGIN")
+    other.execute("SELECT 1 FROM terrain.orders WHERE id = %s FOR UPDATE", [key])
+    migrated.execute("UPDATE public.orders SET notes = 'late' WHERE id = %s", key)
+    said = cutting_over_is_refused(migrated, manage, "--ignore-activity")
+    assert said.splitlines()[0] == ("Deferred rows: 1. Run: python manage.py settle")
+    other.execute("COMMIT")
+    done = manage("cut_over", "--yes", "--ignore-activity", "-v", "0")
+    assert done == Result(0, "", "")
+    assert migrated.value("SELECT notes FROM public.orders WHERE id = %s", key) == (
+        "late"
+    )
+
+
+def test_cut_over_verifies_first(migrated: Database, manage: Manage) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE public.orders DISABLE TRIGGER USER")
+        cursor.execute(
+            "UPDATE public.orders SET notes = 'x' WHERE order_number = 'AA-0000001'"
+        )
+        cursor.execute("DROP TRIGGER zz_terrain_sync_insert ON terrain.users")
+    assert cutting_over_is_refused(migrated, manage, "--ignore-activity") == (
+        "Verification fails (in_step_orders, triggers)."
+        " Run: python manage.py verify_migration\n"
+    )
+    assert manage("settle", "--again", "-v", "0").code == 0
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("no\n", "'no' was typed"), ("\n", "nothing was typed")]
+)
+def test_cut_over_asks_whether_the_old_application_has_been_stopped(
+    migrated: Database, manage: Manage, typed: str, said: str
+) -> None:
+    before = contents(migrated)
+    assert manage("cut_over", stdin=typed) == Result(
+        1,
+        STOPPED_FOR_GOOD,
+        f"Nothing was changed: {said}, and yes was expected.\n",
+    )
+    assert contents(migrated) == before
+
+
+def test_who_says_yes_cuts_over_and_back(migrated: Database, manage: Manage) -> None:
+    done = manage("cut_over", stdin="yes\n")
+    assert (done.code, done.err) == (0, "")
+    assert WITHIN.sub("NOW", done.out) == STOPPED_FOR_GOOD + CUT_OVER
+    assert migrated.value("SELECT count(*) FROM legacy.artists") == 4
+    done_step = step(manage, "cut over")
+    assert (done_step["command"], done_step["state"], done_step["detail"]) == (
+        "cut_over",
+        "done",
+        "the new tables are in public",
+    )
+    back = (
+        "The new tables go back to the schema terrain, and requests of the new application"
+        " that are under way may fail. Type yes to go on: "
+    )
+    before = contents(migrated)
+    assert manage("cut_over", "--undo", stdin="no\n") == Result(
+        1, back, "Nothing was changed: 'no' was typed, and yes was expected.\n"
+    )
+    assert contents(migrated) == before
+    undone = manage("cut_over", "--undo", stdin="yes\n")
+    assert (undone.code, undone.err) == (0, "")
+    assert WITHIN.sub("NOW", undone.out) == back + UNDONE
+    assert migrated.value("SELECT count(*) FROM public.artists") == 4
+    assert step(manage, "cut over")["state"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            (),
+            "These roles have rights on the legacy tables of these names, and none on the new"
+            " ones. Grant them where a report is to go on (or add --mirror-grants):\n",
+        ),
+        (("--mirror-grants",), "Granted on the new tables:\n"),
+    ],
+)
+def test_cut_over_lists_the_grants_of_readers_and_makes_them_if_asked_to(
+    migrated: Database,
+    manage: Manage,
+    administrator: psycopg.Connection[Any],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    """Not those of the old application, which may write."""
+    administrator.execute(
+        "DO $$ BEGIN CREATE ROLE reader LOGIN;"
+        " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+    )
+    migrated.execute("GRANT SELECT ON public.assets, public.orders TO reader")
+    migrated.execute("GRANT SELECT ON public.artists TO reader")
+    done = manage("cut_over", "--yes", *options)
+    assert (done.code, done.err) == (0, "")
+    first, *rest = CUT_OVER.splitlines(keepends=True)
+    assert WITHIN.sub("NOW", done.out) == "".join(
+        [
+            first,
+            said,
+            '    GRANT SELECT ON public.assets TO "reader";\n',
+            '    GRANT SELECT ON public.orders TO "reader";\n',
+            *rest,
+        ]
+    )
+    rights = (
+        "SELECT grantee, table_name, privilege_type"
+        "  FROM information_schema.role_table_grants"
+        f" WHERE table_schema = 'public' AND grantee <> '{OWNER}' ORDER BY 1, 2, 3"
+    )
+    granted = [("reader", table, "SELECT") for table in ("assets", "orders")]
+    assert migrated.rows(rights) == (granted if options else [])
+
+
+def test_cut_over_says_which_table_stays_in_terrain(
+    migrated: Database, manage: Manage
+) -> None:
+    migrated.execute("CREATE TABLE public.users (id integer)")
+    migrated.execute("CREATE TYPE public.payments AS ENUM ('paid')")
+    done = manage("cut_over", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert WITHIN.sub("NOW", done.out).splitlines()[:3] == [
+        "! payments stays in the schema terrain for good: public has the type payments.",
+        "! users stays in the schema terrain for good: public has the table users.",
+        f"✓ {OURS - 2} tables of the new schema are in public, 6 legacy tables in legacy;"
+        " all were locked for NOW.",
+    ]
+
+
+def test_cut_over_warns_of_clients_that_have_the_rights_of_the_owner(
+    migrated: Database, manage: Manage
+) -> None:
+    """The old application would not be refused the new tables when it comes back."""
+    for application in ("", "node"):
+        client = migrated.connect(application_name=application)
+        client.execute("UPDATE public.artists SET bio = 'x'")
+        client.close()
+    migrated.execute("UPDATE rebuilt.used SET at = at - interval '5 minutes'")
+    done = manage("cut_over", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[:2] == [
+        f"! {who} has written as the role {OWNER}, which owns the tables. If it comes back"
+        " after the cut-over, its statements on orders and assets run on the new tables"
+        " without an error. Change that role's password, or stop the program for good."
+        for who in ("An unnamed program", "node")
+    ]
+
+
+def test_cut_over_beside_an_open_transaction(
+    migrated: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says who is in the way, and can be run again."""
+    monkeypatch.setattr(cut_over, "LIMIT", 0.0)
+    other = migrated.connect(application_name="terrain")
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM public.assets")
+    before = contents(migrated)
+    result = manage("cut_over", "--yes", "-v", "0")
+    assert (result.code, result.out) == (1, "")
+    sentence = result.err.strip().splitlines()[-1]
+    assert sentence.startswith(
+        "Cutting over could not get its lock within 0 s. In the way: process"
+        f" {other.info.backend_pid} (role {OWNER}, terrain), in its transaction for "
+    )
+    assert sentence.endswith(
+        " Nothing was changed by this step; run the same command again to go on."
+    )
+    assert contents(migrated) == before
+    other.execute("COMMIT")
+    monkeypatch.undo()
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
+
+
+def test_undoing_a_cut_over_needs_the_place_of_a_legacy_table(
+    swapped: Database, manage: Manage
+) -> None:
+    swapped.execute("CREATE TABLE public.artists (id integer)")
+    sentence = (
+        "public.artists is not of this project and is where the legacy table artists has to"
+        " go back to. Rename it, then undo again. Nothing was changed.\n"
+    )
+    for command in (("cut_over", "--undo", "--yes"), ("rollback_migration", "--yes")):
+        before = contents(swapped)
+        assert manage(*command) == Result(1, "", sentence), command
+        assert contents(swapped) == before
+    swapped.execute("ALTER TABLE public.artists RENAME TO painters")
+    assert manage("cut_over", "--undo", "--yes", "-v", "0") == Result(0, "", "")
+
+
+def test_migrate_says_what_comes_next(shop: Database, manage: Manage) -> None:
+    result = manage("migrate")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith(f"\n{BESIDE}")
+    assert manage("migrate", "--no-cut-over").out.endswith("No migrations to apply.\n")
+    assert shop.value("SELECT count(*) FROM public.artists") == 4
+
+
+def test_migrate_cuts_over_if_asked_to(shop: Database, manage: Manage) -> None:
+    """All is migrated although the cut-over is refused, and the second run does it."""
+    old = shop.old()
+    first = manage("migrate", "--cut-over")
+    assert first.code == 1
+    assert first.err == (
+        f"Another session is connected: process {old.info.backend_pid}: role {OLD_ROLE},"
+        f" unnamed. Stop what it belongs to.\n{SESSIONS_HINT}Nothing was changed.\n"
+    )
+    assert step(manage, "migrate")["state"] == "done"
+    assert step(manage, "cut over")["state"] == "pending"
+    old.close()
+    second = manage("migrate", "--cut-over")
+    assert (second.code, second.err) == (0, "")
+    assert WITHIN.sub("NOW", second.out).endswith(CUT_OVER)
+    assert step(manage, "cut over")["state"] == "done"
+
+
+def test_migrate_cuts_over_by_itself_where_no_old_application_can_be(
+    shop: Database, manage: Manage, settings: Any
+) -> None:
+    settings.CUT_OVER_BY_ITSELF = True
+    result = manage("migrate", "--no-cut-over")
+    assert (result.code, result.err) == (0, "")
+    assert shop.value("SELECT count(*) FROM public.artists") == 4
+    result = manage("migrate")
+    assert (result.code, result.err) == (0, "")
+    assert WITHIN.sub("NOW", result.out).endswith(CUT_OVER)
+    assert shop.value("SELECT count(*) FROM legacy.artists") == 4
+
+
+BESIDE = (
+    "Next: python manage.py settle --watch, beside the old application until the cut-over;"
+    " and python manage.py copy_models_to_assets\n"
+)
+UPGRADE = ("upgrade", "--no-backup")
+
+
+@pytest.mark.parametrize(
+    ("command", "following"), [(("migrate",), BESIDE), (UPGRADE, CUT_OVER_NEXT)]
+)
+def test_on_a_terminal_the_cut_over_is_offered(
+    shop: Database, manage: Manage, command: tuple[str, ...], following: str
+) -> None:
+    """Not while a session of the old application is there; and a no is no failure."""
+    with shop.old():
+        alone = manage(*command, stdin="yes\n", terminal=True)
+        assert (alone.code, alone.err) == (0, "")
+        assert STOPPED_FOR_GOOD not in alone.out
+        assert alone.out.endswith(following)
+    refused = manage(*command, stdin="no\n", terminal=True)
+    assert (refused.code, refused.err) == (0, "")
+    assert refused.out.endswith(
+        f"{STOPPED_FOR_GOOD}Nothing was changed: 'no' was typed, and yes was expected.\n"
+        + following
+    )
+    assert shop.value("SELECT count(*) FROM public.artists") == 4
+    done = manage(*command, stdin="yes\n", terminal=True)
+    assert (done.code, done.err) == (0, "")
+    assert WITHIN.sub("NOW", done.out).endswith(STOPPED_FOR_GOOD + CUT_OVER)
+    assert shop.value("SELECT count(*) FROM legacy.artists") == 4
+    again = manage(*command, stdin="yes\n", terminal=True)
+    assert (again.code, again.err) == (0, "")
+    assert STOPPED_FOR_GOOD not in again.out
+
+
 # --- prepare -------------------------------------------------------------------------------
 
+EXTENDED = (
+    "Sessions that begin from now on have it; recycle the old application's pools. From the"
+    " cut-over on, this changes for the old application:\n"
+    "    current_schema() is legacy: what it creates without a schema is made in legacy, or"
+    " refused.\n"
+    "    CREATE TABLE IF NOT EXISTS finds no table of public and makes an empty one that"
+    " hides it.\n"
+    "    Its migration tool (knex, Sequelize, Prisma, node-pg-migrate) asks for its own table"
+    " in current_schema(), finds none there, and runs every migration again.\n"
+    "    A client that sets its own search_path, or names public.<table>, finds the new"
+    " tables.\n"
+    "Undo: python manage.py prepare_database --undo\n"
+)
 
-def test_prepare_names_what_it_cannot_reach(
+
+def paths(database: Database) -> list[tuple[Any, ...]]:
+    """The search paths that are set for the database, and for roles in it."""
+    return database.rows(
+        "SELECT coalesce(r.rolname, ''), c FROM pg_db_role_setting s"
+        " CROSS JOIN unnest(s.setconfig) c LEFT JOIN pg_roles r ON r.oid = s.setrole"
+        " WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        "   AND c LIKE 'search_path=%' ORDER BY 1"
+    )
+
+
+def test_prepare_extends_the_default_path_and_takes_it_back(
+    migrated: Database, manage: Manage
+) -> None:
+    """The old application, ``$user`` and all, finds its tables after the cut-over."""
+    with migrated.superuser as administrator:
+        administrator.execute(f"CREATE SCHEMA {OLD_ROLE} AUTHORIZATION {OLD_ROLE}")
+    migrated.old().execute("CREATE TABLE notes AS SELECT 'mine' AS text")
+    result = manage("prepare_database")
+    assert result == Result(
+        0,
+        f'database {migrated.name}: search_path = legacy, "$user", public\n{EXTENDED}',
+        "",
+    )
+    assert paths(migrated) == [("", 'search_path=legacy, "$user", public')]
+    again = manage("prepare_database")
+    assert again == Result(0, f"The search path was extended already.\n{EXTENDED}", "")
+    migrated.close()
+    done = manage("cut_over", "--yes", "--ignore-activity", "-v", "0")
+    assert done == Result(0, "", "")
+    old = migrated.old()
+    assert old.execute("SELECT count(*) FROM orders").fetchall() == [(500,)]
+    assert old.execute("SELECT text, current_schema() FROM notes").fetchall() == [
+        ("mine", "legacy")
+    ]
+    old.close()
+    assert manage("cut_over", "--undo", "--yes", "-v", "0") == Result(0, "", "")
+    old = migrated.old()
+    assert old.execute("SELECT count(*) FROM orders").fetchall() == [(500,)]
+    assert manage("prepare_database", "--undo") == Result(
+        0, f"The search path is as it was for: database {migrated.name}.\n", ""
+    )
+    assert paths(migrated) == []
+
+
+def test_prepare_extends_the_paths_of_the_database_and_of_roles(
     shop: Database, manage: Manage, administrator: psycopg.Connection[Any]
 ) -> None:
-    """Sessions that began before, and roles whose path is not for us to set."""
-    old = shop.old()
-    mine = shop.connect()
+    """What this role may not change, it says as a statement for a superuser."""
     administrator.execute(
-        f"ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = shop, public"
+        f"ALTER DATABASE {shop.name} SET search_path = extensions, public"
     )
+    administrator.execute(
+        f'ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = "My Shop", public'
+    )
+    administrator.execute(
+        f"ALTER ROLE {OWNER} IN DATABASE {shop.name} SET search_path = reports, public"
+    )
+    before = paths(shop)
+    connection.close()
     result = manage("prepare_database")
-    assert (result.code, result.err) == (0, "")
-    lines = result.out.splitlines()
-    assert lines[:4] == [
-        f"The search path is now legacy, public for: database {shop.name}.",
-        f"The role {OLD_ROLE} has a path of its own, which this role may not change. As a"
-        f" superuser: ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name}"
-        " SET search_path = legacy, shop, public;",
-        "These sessions began before, and do not have it. Recycle their pools once:",
-        f"    process {mine.info.backend_pid}: role terrain, unnamed, local, since"
-        f" {lines[3][-23:]}",
-    ]
-    assert lines[4:] == [
-        f"    process {old.info.backend_pid}: role {OLD_ROLE}",
-        "Next: python manage.py backup_database",
-    ]
-    administrator.execute(
+    for_superuser = (
         f"ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name}"
-        " SET search_path = legacy, shop, public"
+        ' SET search_path = legacy, "My Shop", public;'
     )
-    assert step(manage, "prepare")["state"] == "done"
+    assert result == Result(
+        0,
+        f"database {shop.name}: search_path = legacy, extensions, public\n"
+        f"role {OWNER}: search_path = legacy, reports, public\n"
+        f"The role {OLD_ROLE} has a path that this role may not change. As a superuser:"
+        f" {for_superuser}\n{EXTENDED}",
+        "",
+    )
+    administrator.execute(for_superuser)
+    assert manage("prepare_database").out == (
+        f"The search path was extended already.\n{EXTENDED}"
+    )
+    assert paths(shop) == [
+        ("", "search_path=legacy, extensions, public"),
+        (OWNER, "search_path=legacy, reports, public"),
+        (OLD_ROLE, 'search_path=legacy, "My Shop", public'),
+    ]
     assert manage("prepare_database", "--undo").out == (
-        f"The search path is as it was for: database {shop.name}.\n"
+        f"The search path is as it was for: database {shop.name}, role {OWNER}.\n"
+        f"The role {OLD_ROLE} has a path that this role may not change. As a superuser:"
+        f' ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = "My Shop",'
+        " public;\n"
     )
+    administrator.execute(
+        f'ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = "My Shop", public'
+    )
+    assert paths(shop) == before
+    assert manage("prepare_database", "--undo").out == "There was nothing to undo.\n"
+
+
+def test_prepare_is_not_undone_beneath_an_application_that_needs_it(
+    migrated: Database, manage: Manage
+) -> None:
+    assert manage("prepare_database", "-v", "0") == Result(0, "", "")
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
+    old = migrated.old(application_name="node")
+    before = paths(migrated)
+    assert manage("prepare_database", "--undo") == Result(
+        1,
+        "",
+        "The legacy tables are in the schema legacy, and this search path lets connected"
+        f" sessions find them: process {old.info.backend_pid}: role {OLD_ROLE}, node. Nothing"
+        " was changed. Stop the old application first, or undo the cut-over:"
+        " python manage.py cut_over --undo\n",
+    )
+    assert paths(migrated) == before
+    old.close()
+    assert manage("prepare_database", "--undo") == Result(
+        0, f"The search path is as it was for: database {migrated.name}.\n", ""
+    )
+    assert paths(migrated) == []
+
+
+def test_cleanup_takes_legacy_out_of_the_paths(
+    swapped: Database, manage: Manage, settings: Any, tmp_path: Path
+) -> None:
+    settings.BACKUP_DIR = tmp_path
+    assert manage("prepare_database", "-v", "0") == Result(0, "", "")
+    assert manage("backup_database", "-v", "0") == Result(0, "", "")
+    assert manage("cleanup_legacy", "--yes", "-v", "0") == Result(0, "", "")
+    assert paths(swapped) == []
 
 
 # --- the rest ------------------------------------------------------------------------------
@@ -887,6 +1476,7 @@ def test_lens_prints_every_column_and_needs_no_database(manage: Manage) -> None:
     made = manage("lens", "artists", "--sql").out
     for what in ("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TRIGGER", "WITH judged"):
         assert what in made
+    assert not re.search("@[a-z]", made)
 
 
 @pytest.mark.parametrize(
@@ -901,6 +1491,16 @@ def test_lens_prints_every_column_and_needs_no_database(manage: Manage) -> None:
             "argument --scale: 'much' is not a number above 0 and up to 100",
         ),
         (("preflight", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("cut_over", "--back"), "unrecognized arguments: --back"),
+        (("cut_over", "orders"), "unrecognized arguments: orders"),
+        (
+            ("cut_over", "--undo", "--mirror-grants"),
+            "--mirror-grants is for the cut-over, not for --undo.",
+        ),
+        (
+            ("cut_over", "--undo", "--ignore-activity"),
+            "--ignore-activity is for the cut-over, not for --undo.",
+        ),
         (("lens", "customers"), "argument table: invalid choice: 'customers'"),
     ],
 )
@@ -948,10 +1548,9 @@ def test_status_does_not_take_an_earlier_copy_for_this_one(
     migrated: Database, manage: Manage
 ) -> None:
     assert manage("rollback_migration", "--yes").code == 0
-    # As a migrate leaves it that is killed after the first move.
-    migrated.execute(
-        "CREATE SCHEMA legacy; ALTER TABLE public.artists SET SCHEMA legacy"
-    )
+    # As a migrate leaves it that is killed when it has just begun.
+    assert manage("migrate", "legacy", "0002_make_schemas", "-v0").code == 0
+    assert step(manage, "migrate")["state"] == "paused"
     assert step(manage, "copy orders")["state"] == "pending"
     assert manage("migrate", "-v0").code == 0
     assert step(manage, "copy orders")["state"] == "done"

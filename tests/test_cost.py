@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db import connection as django_connection
 
+from terrain.embedded import OWNER
 from terrain.legacy import backup
 from terrain.legacy.backup import cost
 from terrain.legacy.backup.cost import Cost, Disk
@@ -135,7 +136,7 @@ def test_waits_for_nobody(shop: Database, folder: Path) -> None:
 @pytest.mark.migration
 def test_disk_of_a_server_that_does_not_say(shop: Database, folder: Path) -> None:
     """Where the data is, only superusers are told; and only here can it be looked at."""
-    with backups.connected_as("terrain"):
+    with backups.connected_as(OWNER):
         known = Server.of(django_connection)
     unknown = replace(known, cluster=None)
     proof = cost.of(unknown, folder, 2, [], unknown).proof

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from terrain.embedded import binaries
+from terrain.embedded import OWNER, binaries
 from terrain.legacy.backup import definitions, fingerprints
 from tests import backups
 from tests.conftest import Database
@@ -112,7 +112,7 @@ def test_every_kind_of_change_is_seen(made: Database) -> None:
     superuser = made.superuser
     for number, (change, sentence) in enumerate(CHANGES.items()):
         name = f"{made.name}_{number}"
-        superuser.execute(f"CREATE DATABASE {name} TEMPLATE template0 OWNER terrain")
+        superuser.execute(f"CREATE DATABASE {name} TEMPLATE template0 OWNER {OWNER}")
         copy = Database(made.cluster, name)
         try:
             copy.execute(MADE)
@@ -211,7 +211,7 @@ def test_sequences_as_they_are(empty: Database) -> None:
         'CREATE SEQUENCE "Odd one"; CREATE SEQUENCE s START 5; CREATE SEQUENCE t;'
         " SELECT nextval('s'), nextval('s'); SELECT setval('t', 100, false)"
     )
-    with psycopg.connect(empty.cluster.dsn(empty.name, "terrain")) as connection:
+    with psycopg.connect(empty.cluster.dsn(empty.name, OWNER)) as connection:
         assert fingerprints.sequences(connection) == {
             'public."Odd one"': [1, False],
             "public.s": [6, True],

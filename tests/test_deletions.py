@@ -18,13 +18,12 @@ from tests.legacy import (
     insert,
     key,
     model,
-    named,
     order,
     table,
     transfer,
 )
 
-pytestmark = pytest.mark.migration
+pytestmark = [pytest.mark.migration, pytest.mark.both_places]
 
 
 def test_an_artist_deleted_on_the_old_side_who_bought_becomes_a_customer(
@@ -101,9 +100,11 @@ def test_an_artist_who_owns_anything_is_neither_deleted_nor_demoted_by_the_new_s
     with pytest.raises(psycopg.DatabaseError) as refused:
         both.newly(f"{change} WHERE id = '#cy'")
     assert refused.value.sqlstate == "TB002"
-    assert named(str(refused.value)).startswith(
-        "public.users #cy cannot be kept in step with legacy.artists:"
-        f" legacy.artists #cy still has rows in {where}"
+    assert str(refused.value).startswith(
+        both.fill(
+            "@new.users #cy cannot be kept in step with @legacy.artists:"
+            f" @legacy.artists #cy still has rows in {where}"
+        )
     )
     both.does(f"DELETE FROM {where} WHERE id = '#only'")
     both.newly(f"{change} WHERE id = '#cy'")

@@ -101,6 +101,6 @@ def test_an_order_with_thousands_of_items_is_carried_over_in_time(both: Both) ->
         both.does(f"UPDATE orders SET items = {change} WHERE id = '#ord'")
         assert time.monotonic() - started < 2, change
         assert both.has(
-            "SELECT count(i) = jsonb_array_length(l.items) FROM legacy.orders l"
+            "SELECT count(i) = jsonb_array_length(l.items) FROM @legacy.orders l"
             " LEFT JOIN order_items i ON i.order_id = l.id WHERE l.id = '#ord' GROUP BY l.id"
         ) == [(True,)]

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.conf import settings as project
 
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
 from terrain.legacy import backup
 from terrain.legacy.backup import elsewhere
 from tests import backups
@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def other(home: Path, settings: Any) -> Cluster:
-    """Another server, which has no role of the shop's but terrain."""
+    """Another server, which has no role of the shop's but its owner."""
     settings.BASE_DIR = home
     version = project.CLUSTER.version
     cluster = Cluster(home / f".postgres-proof-{version}", version)
@@ -53,12 +53,12 @@ def other(home: Path, settings: Any) -> Cluster:
 def poor(shop: Database, administrator: Administrator) -> Iterator[str]:
     """A role that may read everything, and may not create a database."""
     name = f"poor_{os.getpid()}"
-    administrator.execute(f"CREATE ROLE {name} LOGIN; GRANT terrain TO {name}")
+    administrator.execute(f"CREATE ROLE {name} LOGIN; GRANT {OWNER} TO {name}")
     yield name
     administrator.execute(f"DROP ROLE {name}")
 
 
-def url(cluster: Cluster, user: str = "terrain", password: str = "") -> str:
+def url(cluster: Cluster, user: str = OWNER, password: str = "") -> str:
     return f"postgresql://{user}{password}@/postgres?host={cluster.socket_dir}"
 
 
@@ -82,7 +82,7 @@ def test_embedded(shop: Database, other: Cluster, poor: str, manage: Manage) -> 
         " all there is"
     ) in result.out
     made = backup.load(only(project.BACKUP_DIR))
-    assert made.manifest["roles"] == ["shop_app", "terrain"]
+    assert made.manifest["roles"] == [OWNER, "shop_app"]
     assert made.manifest["proof"]["not_given_away"] == []
     assert made.manifest["proof"]["objects"] > 20
     assert scratch(other) == []
@@ -123,7 +123,7 @@ def test_service(
 ) -> None:
     services = tmp_path / "services"
     services.write_text(
-        f"[prover]\nhost={other.socket_dir}\nuser=terrain\npassword=s3cret\n"
+        f"[prover]\nhost={other.socket_dir}\nuser={OWNER}\npassword=s3cret\n"
     )
     monkeypatch.setenv("PGSERVICEFILE", str(services))
     result = manage("backup_database", "--prove-on", "service=prover")

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from terrain import embedded
-from terrain.embedded import Cluster, EmbeddedError
+from terrain.embedded import OWNER, Cluster, EmbeddedError
 from tests.waiting import until
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def rows(
-    cluster: Cluster, query: str, user: str = "terrain", dbname: str = "terrain_builder"
+    cluster: Cluster, query: str, user: str = OWNER, dbname: str = "terrain_builder"
 ) -> list[tuple[Any, ...]]:
     with psycopg.connect(cluster.dsn(dbname, user), autocommit=True) as connection:
         cursor = connection.execute(query.encode())
@@ -160,7 +160,7 @@ def test_roles_and_database(running: Cluster) -> None:
     )
     assert roles == [
         ("postgres", True, True, True, True, True, True),
-        ("terrain", True, False, True, False, False, False),
+        ("shop", True, False, True, False, False, False),
     ]
     database = rows(
         running,
@@ -169,11 +169,11 @@ def test_roles_and_database(running: Cluster) -> None:
         " current_setting('server_version_num')::int / 10000"
         " FROM pg_database WHERE datname = current_database()",
     )
-    assert database == [("terrain", "UTF8", "é", "on", "UTC", 18)]
+    assert database == [(OWNER, "UTF8", "é", "on", "UTC", 18)]
 
 
 def test_both_roles_log_in(running: Cluster) -> None:
-    assert rows(running, "SELECT current_user") == [("terrain",)]
+    assert rows(running, "SELECT current_user") == [(OWNER,)]
     assert rows(running, "SELECT current_user", "postgres", "postgres") == [
         ("postgres",)
     ]
@@ -181,6 +181,109 @@ def test_both_roles_log_in(running: Cluster) -> None:
 
 def test_role_of_the_projects_may_make_tables(running: Cluster) -> None:
     assert rows(running, "CREATE TABLE public.t (); DROP TABLE public.t") == []
+
+
+def earlier(cluster: Cluster) -> None:
+    """Make it what an earlier version has left: stopped, and its owner is ``terrain``."""
+    cluster.start()
+    rows(cluster, "CREATE TABLE public.kept AS SELECT 7 AS n")
+    rows(cluster, f"ALTER ROLE {OWNER} RENAME TO terrain", "postgres")
+    cluster.stop()
+    (cluster.folder / "server.lock").write_text("")
+
+
+def owners(cluster: Cluster) -> list[tuple[Any, ...]]:
+    return rows(
+        cluster,
+        "SELECT pg_get_userbyid(datdba), pg_get_userbyid(relowner),"
+        " (SELECT string_agg(rolname, ' ' ORDER BY oid) FROM pg_roles"
+        "  WHERE rolname !~ '^pg_' AND rolname <> 'postgres'),"
+        " (SELECT xmin::text FROM pg_authid WHERE rolname = pg_get_userbyid(datdba))"
+        " FROM pg_database, pg_class"
+        " WHERE datname = current_database() AND relname = 'kept'",
+        "postgres",
+    )
+
+
+@pytest.mark.parametrize("version", embedded.FOLDERS)
+def test_owner_of_an_earlier_version(tmp_path: Path, version: int) -> None:
+    cluster = Cluster(tmp_path / "pg", version, settings=FAST)
+    earlier(cluster)
+    try:
+        cluster.start()
+        after = owners(cluster)
+        assert [row[:3] for row in after] == [("shop", "shop", "shop")]
+        assert rows(cluster, "SELECT n, current_user FROM kept") == [(7, "shop")]
+        cluster.start()
+        cluster.stop()
+        cluster.start()
+        assert owners(cluster) == after
+        # Since then the name is anybody's.
+        rows(cluster, "CREATE ROLE terrain LOGIN", "postgres")
+        cluster.stop()
+        cluster.start()
+        assert owners(cluster)[0][2] == "shop terrain"
+        assert rows(cluster, "SELECT current_user", "terrain") == [("terrain",)]
+    finally:
+        cluster.stop()
+
+
+def test_owner_of_an_earlier_version_that_runs(
+    fresh: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By that version, or since somebody was killed who had started it for this one."""
+    earlier(fresh)
+    with monkeypatch.context() as killed:
+        killed.setattr(Cluster, "_rename_owner", lambda self: None)
+        fresh.start()
+    with psycopg.connect(fresh.dsn(user="terrain"), autocommit=True) as session:
+        fresh.start()
+        assert session.execute("SELECT current_user").fetchall() == [("shop",)]
+    assert owners(fresh)[0][:3] == ("shop", "shop", "shop")
+
+
+def test_killed_while_it_renames_the_owner(fresh: Cluster) -> None:
+    """The next one waits for what goes on in the server, whether that is done or undone."""
+    for end in ("COMMIT", "ROLLBACK"):
+        earlier(fresh)
+        with pytest.MonkeyPatch.context() as killed:
+            killed.setattr(Cluster, "_rename_owner", lambda self: None)
+            fresh.start()
+        with psycopg.connect(
+            fresh.dsn("postgres", "postgres"), autocommit=True
+        ) as left:
+            left.execute("BEGIN; SELECT pg_advisory_xact_lock(1)")
+            left.execute(f"ALTER ROLE terrain RENAME TO {OWNER}".encode())
+            following = python(fresh, "cluster.start()")
+            until(
+                lambda: rows(
+                    fresh,
+                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+                    "postgres",
+                ),
+                seconds=20,
+            )
+            left.execute(end.encode())
+            assert ended(following) == (0, "", "")
+        assert owners(fresh)[0][2] == "shop"
+        rows(fresh, "DROP TABLE kept")
+
+
+def test_owners_name_is_taken(fresh: Cluster) -> None:
+    """By a role that somebody made while the owner had the other name."""
+    earlier(fresh)
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(Cluster, "_rename_owner", lambda self: None)
+        fresh.start()
+    rows(fresh, f"CREATE ROLE {OWNER}", "postgres", "postgres")
+    assert refusal(fresh.start) == (
+        f"The role which the database in {fresh.folder} belongs to could not be renamed from "
+        'terrain to shop (role "shop" already exists); put that right and run the command '
+        f"again, {ELSE}"
+    )
+    rows(fresh, f"ALTER ROLE {OWNER} RENAME TO another", "postgres", "postgres")
+    fresh.start()
+    assert owners(fresh)[0][2] == "shop another"
 
 
 def test_older_version(tmp_path: Path) -> None:
@@ -256,7 +359,7 @@ def test_another_user_is_refused(running: Cluster) -> None:
     psql = [str(embedded.binaries() / "psql"), running.dsn(), "-c", "SELECT 1"]
     done = subprocess.run([*user, *psql], capture_output=True, text=True)
     assert done.returncode == 2
-    assert 'FATAL:  Peer authentication failed for user "terrain"' in done.stderr
+    assert f'FATAL:  Peer authentication failed for user "{OWNER}"' in done.stderr
 
 
 # Starting and stopping.
@@ -367,7 +470,7 @@ def test_killed_with_its_initdb(fresh: Cluster) -> None:
     assert ended(maker)[0] == -signal.SIGKILL
     assert not (fresh.folder / "data").exists()
     fresh.start()
-    assert rows(fresh, "SELECT current_user") == [("terrain",)]
+    assert rows(fresh, "SELECT current_user") == [(OWNER,)]
     assert not (fresh.folder / "data.new").exists()
 
 
@@ -388,7 +491,7 @@ def test_killed_while_its_initdb_goes_on(
         os.kill(initdb, signal.SIGCONT)
     ended(maker)
     fresh.start()
-    assert rows(fresh, "SELECT current_user") == [("terrain",)]
+    assert rows(fresh, "SELECT current_user") == [(OWNER,)]
 
 
 # Leases.
@@ -492,7 +595,7 @@ def test_user_without_an_account(open_folder: Path) -> None:
     cluster = Cluster(open_folder / "pg", settings=FAST)
     cluster.start()
     try:
-        assert rows(cluster, "SELECT current_user") == [("terrain",)]
+        assert rows(cluster, "SELECT current_user") == [(OWNER,)]
         server = postmaster(cluster)
         assert os.stat(f"/proc/{server}").st_uid == 54321
         for path in [cluster.folder, *cluster.folder.rglob("*")]:

@@ -48,6 +48,7 @@ CASES = {
     "load_sample": Case("empty", ("--scale", "0.001"), statement=2),
     "preflight": Case("shop", json=(), coloured=True),
     "prepare_database": Case("shop"),
+    "cut_over": Case("migrated", ("--yes",), statement=20),
     "backup_database": Case("shop", statement=2),
     "restore_database": Case(
         "backed_up", ("BACKUP", "--into", "RESTORED"), statement=0
@@ -91,6 +92,7 @@ def backed_up(shop: Database, manage: Manage) -> Database:
 
 @pytest.fixture
 def backed_up_since(migrated: Database, manage: Manage) -> Database:
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
     assert manage("backup_database", "-v", "0") == Result(0, "", "")
     return migrated
 

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from catalogue.models import Asset, Model, Table
 from orders.models import Order, OrderItem, Payment
-from terrain.legacy import found, heldrows
+from terrain.legacy import cut_over, found, heldrows
 from terrain.legacy.models import Quarantine, Released
 from terrain.models import User
 from tests import factories, odd_rows
@@ -58,7 +58,7 @@ def test_an_order_number_finds_the_order_and_all_that_belongs_to_it(
     for payment in order.payments.all():
         assert url(Payment, "change", payment.pk) in page
     assert url(User, "change", order.user_id) in page
-    assert f"From <code>legacy.orders</code> <code>{order.pk}</code>" in page
+    assert f"From <code>public.orders</code> <code>{order.pk}</code>" in page
 
 
 def test_an_item_leads_to_the_asset_of_its_model(root: Client) -> None:
@@ -86,7 +86,7 @@ def test_a_share_code_finds_the_table_and_its_library(root: Client) -> None:
     page = find(root, table.share_code)
     assert url(Table, "change", table.pk) in page
     assert url(Asset, "change", asset.pk) in page
-    assert "From <code>legacy.user_tables</code>" in page
+    assert "From <code>public.user_tables</code>" in page
 
 
 def test_stripe_ids_find_the_payment_the_order_and_the_artist(root: Client) -> None:
@@ -142,7 +142,7 @@ def test_the_row_beneath_a_line_is_to_be_had_by_itself(root: Client) -> None:
     (place,) = re.findall(f'data-beside="([^"]*{order.pk}[^"]*)"', page)
     beside = root.get(place)
     assert beside.status_code == 200
-    assert f"legacy.orders</code> <code>{order.pk}" in beside.content.decode()
+    assert f"public.orders</code> <code>{order.pk}" in beside.content.decode()
     assert b"<html" not in beside.content
     for wrong in ("orders.nosuch", "nosuch", "auth.group", "legacy.run"):
         assert (
@@ -272,6 +272,8 @@ def test_after_cleanup_new_rows_are_found_all_the_same(
     migrated: Database, root: Client
 ) -> None:
     order = first_order()
+    cut_over.cut_over(connection)
+    assert "legacy.orders" in find(root, order.order_number)
     migrated.execute("DROP SCHEMA legacy CASCADE")
     page = find(root, order.order_number)
     assert url(Order, "change", order.pk) in page and "legacy.orders" not in page

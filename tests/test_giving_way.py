@@ -22,9 +22,9 @@ from terrain.legacy.mapping import LENSES
 from terrain.models import User
 from tests.both import Both, Connection, assert_in_step
 from tests.conftest import Result
-from tests.legacy import artist, ids, insert, key, named, order
+from tests.legacy import artist, ids, insert, key, order
 
-pytestmark = pytest.mark.migration
+pytestmark = [pytest.mark.migration, pytest.mark.both_places]
 
 
 def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
@@ -94,8 +94,8 @@ def test_both_write_one_row_at_once_and_the_new_one_yields(both: Both) -> None:
     both.does("COMMIT")
     thread.join()
     assert isinstance(outcome[0], psycopg.errors.LockNotAvailable)
-    assert named(str(outcome[0])).startswith(
-        "legacy.artists #ann is being changed by the old application"
+    assert str(outcome[0]).startswith(
+        both.fill("@legacy.artists #ann is being changed by the old application")
     )
     assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [("Old",)]
 

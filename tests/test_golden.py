@@ -9,11 +9,14 @@ import bcrypt
 import pytest
 from django.contrib.auth import authenticate
 from django.core.management import call_command
+from django.db import connection
 
+from terrain.embedded import OWNER
 from terrain.hashers import LegacyBCryptPasswordHasher
+from terrain.legacy import cut_over, search_path
 from terrain.models import User
 from tests import golden
-from tests.conftest import Database, pointed_at
+from tests.conftest import Database, filled, pointed_at
 from tests.golden import Case
 from tests.legacy import artist, ids, insert, key, legacy_schema, named
 
@@ -31,7 +34,9 @@ CASES = (
 )
 
 
-@pytest.fixture(scope="module", params=["copied", "written since"])
+@pytest.fixture(
+    scope="module", params=["copied", "written since", "written since the cut-over"]
+)
 def golden_shop(
     request: pytest.FixtureRequest,
     cluster: Any,
@@ -39,13 +44,16 @@ def golden_shop(
     drop_database: Callable[[str], None],
     django_db_blocker: Any,
 ) -> Iterator[Database]:
-    """The golden rows, there before the migration or written after it."""
+    """The golden rows, there before the migration, or written after it, or yet later."""
     database = Database(cluster, create_database())
-    legacy_schema(database.connect("terrain", "public"))
+    legacy_schema(database.connect(OWNER, "public"))
     database.close()
     with django_db_blocker.unblock(), pointed_at(database.name):
-        if request.param == "written since":
+        if request.param != "copied":
             call_command("migrate", verbosity=0)
+        if request.param == "written since the cut-over":
+            cut_over.cut_over(connection)
+            search_path.extend(connection)
         old = database.old()
         insert(old, *golden.STOCK)
         for case in CASES:
@@ -60,8 +68,10 @@ def golden_shop(
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_golden(golden_shop: Database, case: Case) -> None:
-    with golden_shop.connect("terrain", "public") as asked:
-        answer = asked.execute(ids(case.ask)).fetchall()  # type: ignore[arg-type]
+    with golden_shop.new() as asked:
+        answer = asked.execute(
+            filled(asked, ids(case.ask))  # type: ignore[arg-type]
+        ).fetchall()
     assert [tuple(map(named, row)) for row in answer] == [
         tuple(map(named, map(_as_found, row))) for row in case.answer
     ]

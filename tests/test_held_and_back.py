@@ -12,7 +12,7 @@ from terrain.models import User
 from tests.both import Both
 from tests.legacy import insert, key, model, table
 
-pytestmark = pytest.mark.migration
+pytestmark = [pytest.mark.migration, pytest.mark.both_places]
 
 BREAK = "UPDATE user_tables SET layout_data = '[]' WHERE id = "
 REPAIR = "UPDATE user_tables SET layout_data = '{}' WHERE id = "

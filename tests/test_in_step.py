@@ -13,14 +13,48 @@ from psycopg import errors
 
 from catalogue.models import Model, Table
 from orders.models import Order, OrderItem
+from terrain.embedded import OWNER
 from terrain.exceptions import Refused
-from terrain.legacy import settling
+from terrain.legacy import cut_over, settling
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.models import User
 from tests.both import Both
+from tests.conftest import Result
 from tests.legacy import artist, example, ids, insert, key, named, order, table
 
-pytestmark = pytest.mark.migration
+pytestmark = [pytest.mark.migration, pytest.mark.both_places]
+
+
+def test_verification_passes_whichever_side_has_written(
+    both: Both, manage: Callable[..., Result]
+) -> None:
+    """Rows, cascades, a truncation, a held row, and what settle makes of them."""
+    insert(
+        both.old,
+        order("#more", ({"asset_id": "#tower", "quantity": 1},), email="new@r.example"),
+        table("#gone", None),
+    )
+    both.does("TRUNCATE stripe_transfers, example_tables")
+    both.does("UPDATE user_tables SET table_config = '[]' WHERE id = '#den'")
+    both.does("DELETE FROM user_tables WHERE id = '#gone'")
+    both.does("DELETE FROM artists WHERE id = '#bob'")
+    both.newly("UPDATE orders SET status = 'paid' WHERE id = '#ord'")
+    both.newly("UPDATE order_items SET quantity = 4 WHERE order_id = '#ord'")
+    both.newly("UPDATE models SET name = 'Keep' WHERE id = '#tower'")
+    done = manage("settle")
+    assert (done.code, done.err) == (0, "")
+    verified = manage("verify_migration")
+    assert (verified.code, verified.err) == (0, ""), verified.out
+    assert both.sees("SELECT name FROM assets") == [("Keep",)]
+    assert both.sees(
+        "SELECT id, status, items -> 0 -> 'quantity' FROM orders ORDER BY order_number"
+    ) == [("#more", "pending_payment", 1), ("#ord", "paid", 4)]
+    assert both.has(
+        "SELECT (SELECT count(*) FROM payments), (SELECT count(*) FROM tables),"
+        " (SELECT count(*) FROM users WHERE role <> 'customer'),"
+        " (SELECT user_id IS NOT NULL FROM orders WHERE id = '#more')"
+    ) == [(0, 0, 1, True)]
+    assert both.held() == [("user_tables", "#den", "table_config_not_object")]
 
 
 # --- the old application is never in the way of itself --------------------------------------
@@ -216,9 +250,9 @@ def test_a_flag_for_the_whole_transaction_would_swallow_this(both: Both) -> None
     """New side and old tables written in one transaction, the same rows, in turn."""
     with both.new.transaction():
         both.newly("UPDATE users SET display_name = '1' WHERE id = '#ann'")
-        both.newly("UPDATE legacy.artists SET name = '2' WHERE id = '#ann'")
+        both.newly("UPDATE @legacy.artists SET name = '2' WHERE id = '#ann'")
         both.newly("UPDATE users SET bio = '3' WHERE id = '#ann'")
-        both.newly("UPDATE legacy.artists SET bio = '4' WHERE id = '#ann'")
+        both.newly("UPDATE @legacy.artists SET bio = '4' WHERE id = '#ann'")
     assert both.has("SELECT display_name, bio FROM users WHERE id = '#ann'") == [
         ("2", "4")
     ]
@@ -242,12 +276,14 @@ def test_savepoints(both: Both, outcome: str) -> None:
 
 
 def test_functions_run_as_the_owner_and_are_nobody_elses_to_call(both: Both) -> None:
+    # The old application's, as the shop's own triggers beneath expect.
+    path = "legacy, public, pg_temp" if both.place.is_cut_over else "public, pg_temp"
     odd = both.has(
         "SELECT p.oid::regprocedure::text FROM pg_proc p"
         " WHERE p.pronamespace = 'rebuilt'::regnamespace AND NOT (p.prosecdef"
-        "   AND pg_get_userbyid(p.proowner) = 'terrain'"
+        f"   AND pg_get_userbyid(p.proowner) = '{OWNER}'"
         "   AND NOT has_function_privilege('shop_app', p.oid, 'EXECUTE')"
-        "   AND p.proconfig @> '{\"search_path=legacy, public, pg_temp\"}')"
+        f"   AND p.proconfig @> '{{\"search_path={path}\"}}')"
     )
     assert odd == []
     assert both.has(
@@ -255,22 +291,54 @@ def test_functions_run_as_the_owner_and_are_nobody_elses_to_call(both: Both) -> 
     ) == [(True,)]
 
 
+DERIVED = (
+    "SELECT p.oid::regprocedure::text, p.prosrc, p.proconfig, p.proacl::text, p.proowner"
+    "  FROM pg_proc p WHERE p.pronamespace = 'rebuilt'::regnamespace"
+    " UNION ALL SELECT c.relname, pg_get_viewdef(c.oid), NULL, c.relacl::text, c.relowner"
+    "  FROM pg_class c WHERE c.relnamespace = 'rebuilt'::regnamespace AND c.relkind = 'v'"
+    " ORDER BY 1"
+)
+
+
+def test_what_is_derived_anew_is_what_was_there(
+    both: Both, manage: Callable[..., Result]
+) -> None:
+    """Also where a cut-over has made it, and not migrate."""
+    before = both.database.superuser.execute(DERIVED).fetchall()
+    done = manage("settle", "--again")
+    assert (done.code, done.err) == (0, "")
+    assert both.database.superuser.execute(DERIVED).fetchall() == before
+
+
+def test_a_cut_over_and_its_undoing_leave_no_trace(both: Both) -> None:
+    """Whichever comes first."""
+    before = both.database.superuser.execute(DERIVED).fetchall()
+    changes = [cut_over.cut_over, cut_over.undo]
+    if both.place.is_cut_over:
+        changes.reverse()
+    changes[0](connection)
+    between = both.database.superuser.execute(DERIVED).fetchall()
+    changes[1](connection)
+    assert both.database.superuser.execute(DERIVED).fetchall() == before != between
+
+
 def test_triggers_fire_always_row_by_row_and_for_truncate(both: Both) -> None:
     """Not even a session in replication role writes past them."""
     found = both.has(
-        "SELECT tgrelid::regclass::text, tgenabled, sum(tgtype & 28) FILTER (WHERE tgtype & 1 = 1),"
+        "SELECT (SELECT c.relnamespace::regnamespace || '.' || c.relname FROM pg_class c"
+        "         WHERE c.oid = tgrelid), tgenabled,"
+        "       sum(tgtype & 28) FILTER (WHERE tgtype & 1 = 1),"
         "       count(*) FILTER (WHERE tgname = 'zz_terrain_sync_truncate' AND tgtype & 1 = 0)"
         "  FROM pg_trigger WHERE tgname LIKE 'zz_terrain_sync%' AND NOT tgisinternal"
         "   AND tgname <> 'zz_terrain_sync_columns' GROUP BY 1, 2"
     )
     tables = {
-        *(f"legacy.{lens.legacy}" for lens in LENSES),
-        *BY_NEW,
-        "order_items",
+        *(both.place.name(f"@legacy.{lens.legacy}") for lens in LENSES),
+        *(both.place.name(f"@new.{new}") for new in (*BY_NEW, "order_items")),
     }
     # Each of insertion, deletion and update (4, 8, 16) once; and each truncation.
     assert {tuple(row) for row in found} == {(one, "A", 28, 1) for one in tables}
-    replica = both.database.connect("postgres", "legacy,public")
+    replica = both.database.connect("postgres", both.place.legacy)
     replica.execute("SET session_replication_role = replica")
     replica.execute(ids("UPDATE artists SET name = 'Replica' WHERE id = '#ann'"))
     assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [
@@ -282,7 +350,7 @@ def test_no_column_that_is_carried_over_can_be_dropped(both: Both) -> None:
     for lens, column in ((lens, column) for lens in LENSES for column in lens.mapped):
         with pytest.raises(errors.DependentObjectsStillExist) as error:
             both.database.execute(
-                f"ALTER TABLE legacy.{lens.legacy} DROP COLUMN {column.name}"
+                f"ALTER TABLE @legacy.{lens.legacy} DROP COLUMN {column.name}"
             )
         assert "trigger zz_terrain_sync_columns on table " in (
             error.value.diag.message_detail or ""
@@ -291,19 +359,19 @@ def test_no_column_that_is_carried_over_can_be_dropped(both: Both) -> None:
 
 def test_nor_can_its_type_be_changed(both: Both) -> None:
     with pytest.raises(errors.FeatureNotSupported, match="in a trigger definition"):
-        both.database.execute("ALTER TABLE legacy.assets ALTER view_count TYPE bigint")
+        both.database.execute("ALTER TABLE @legacy.assets ALTER view_count TYPE bigint")
 
 
 def test_a_column_dropped_all_the_same_is_no_matter_to_the_old_application(
     both: Both,
 ) -> None:
     """Its statement succeeds, and the row is late until the column is back."""
-    both.database.execute("ALTER TABLE legacy.artists DROP COLUMN bio CASCADE")
+    both.database.execute("ALTER TABLE @legacy.artists DROP COLUMN bio CASCADE")
     both.does("UPDATE artists SET name = 'Without' WHERE id = '#ann'")
     assert both.sees("SELECT name FROM artists WHERE id = '#ann'") == [("Without",)]
     late = "SELECT legacy_table, key FROM rebuilt.queue WHERE late"
     assert both.has(late) == [("artists", "#ann")]
-    both.database.execute("ALTER TABLE legacy.artists ADD COLUMN bio text")
+    both.database.execute("ALTER TABLE @legacy.artists ADD COLUMN bio text")
     settling.settle_queue(connection)
     assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [
         ("Without",)
@@ -317,13 +385,13 @@ def test_a_temporary_table_of_the_same_name_fools_nobody(both: Both) -> None:
     )
     both.does("CREATE TEMP TABLE users (id uuid, role text, email text)")
     both.does("CREATE TEMP TABLE legacy_quarantine (id int)")
-    both.does("UPDATE legacy.artists SET name = 'Real' WHERE id = '#ann'")
+    both.does("UPDATE @legacy.artists SET name = 'Real' WHERE id = '#ann'")
     assert both.has("SELECT display_name FROM users WHERE id = '#ann'") == [("Real",)]
 
 
 def test_what_the_old_application_can_see_has_nothing_added(both: Both) -> None:
     columns = both.sees(
-        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'legacy.artists'::regclass"
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = '@legacy.artists'::regclass"
         " AND attnum > 0"
     )
     assert columns == [(15,)]
@@ -404,8 +472,8 @@ def test_held_items_have_no_lines_to_change(both: Both) -> None:
     both.does("UPDATE orders SET items = '{}' WHERE id = '#ord'")
     with pytest.raises(Refused) as refused:
         OrderItem.objects.create(order_id=key("#ord"), position=1, quantity=1)
-    assert str(refused.value) == (
-        f"The items of legacy.orders {key('#ord')} are held (items_not_array) and have no"
+    assert str(refused.value) == both.fill(
+        "The items of @legacy.orders #ord are held (items_not_array) and have no"
         " lines to change"
     )
     assert refused.value.hint == (
@@ -433,9 +501,8 @@ def test_a_new_row_does_not_overwrite_a_held_one(both: Both) -> None:
     insert(both.old, example("#den", "#bob", description="Held, and not lost"))
     with pytest.raises(Refused) as refused:
         Table.objects.filter(pk=key("#den")).update(kind="example", user=key("#ann"))
-    assert str(refused.value) == (
-        f"public.tables {key('#den')} has the id of a row of legacy.example_tables that is"
-        " held"
+    assert str(refused.value) == both.fill(
+        "@new.tables #den has the id of a row of @legacy.example_tables that is" " held"
     )
     assert both.sees("SELECT description FROM example_tables WHERE id = '#den'") == [
         ("Held, and not lost",)
@@ -482,11 +549,10 @@ def test_unique_values_that_change_hands_in_one_statement(both: Both) -> None:
 
 def test_unique_values_that_go_round(both: Both) -> None:
     """All at once, where the shop has made the key deferrable."""
-    with both.database.connect() as owner:
-        owner.execute(
-            "ALTER TABLE legacy.user_tables DROP CONSTRAINT user_tables_share_token_key,"
-            " ADD UNIQUE (share_token) DEFERRABLE"
-        )
+    both.database.execute(
+        "ALTER TABLE @legacy.user_tables DROP CONSTRAINT user_tables_share_token_key,"
+        " ADD UNIQUE (share_token) DEFERRABLE"
+    )
     insert(
         both.old,
         table("#t1", None, share_token="a"),
@@ -525,15 +591,19 @@ def test_what_the_legacy_table_cannot_hold_is_refused_with_a_sentence(
         return lambda: User.objects.filter(pk=key("#ann")).update(**columns)
 
     assert refusal(set_(status="gone")) == (
-        "public.users #ann cannot be kept in step with legacy.artists: new row for relation"
-        ' "artists" violates check constraint "artists_status_check"',
+        both.place.fill(
+            "@new.users #ann cannot be kept in step with @legacy.artists: new row for"
+            ' relation "artists" violates check constraint "artists_status_check"'
+        ),
         FITS,
     )
     assert refusal(
         lambda: Model.objects.filter(pk=key("#tower")).update(status="gone")
     ) == (
-        "public.models #tower cannot be kept in step with legacy.assets: new row for"
-        ' relation "assets" violates check constraint "assets_status_check"',
+        both.place.fill(
+            "@new.models #tower cannot be kept in step with @legacy.assets: new row for"
+            ' relation "assets" violates check constraint "assets_status_check"'
+        ),
         FITS,
     )
     assert both.has("SELECT status FROM users WHERE id = '#ann'") == [("active",)]
@@ -543,7 +613,9 @@ def test_an_id_is_not_for_the_new_application_to_change(both: Both) -> None:
     assert refusal(
         lambda: Model.objects.filter(pk=key("#tower")).update(id=key("#other"))
     ) == (
-        "The id of public.models #tower cannot be changed while the old application uses it",
+        both.place.fill(
+            "The id of @new.models #tower cannot be changed while the old application uses it"
+        ),
         "Wait until cleanup_legacy.",
     )
 
@@ -554,7 +626,9 @@ def test_truncating_a_new_table_is_refused(both: Both, new: str) -> None:
         both.newly(f"TRUNCATE {new} CASCADE")
     assert refused.value.sqlstate == "TB002"
     assert re.match(
-        r"public\.\w+ cannot be truncated while the old application uses its legacy table",
+        both.place.own[0]
+        + r"\.\w+ cannot be truncated while the old application uses its"
+        " legacy table",
         str(refused.value),
     )
 

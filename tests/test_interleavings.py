@@ -17,7 +17,8 @@ from django.core.management import call_command
 from django.db import connection
 
 from terrain import locks, pace
-from terrain.legacy import copying, retreat, settling
+from terrain.embedded import OWNER
+from terrain.legacy import copying, cut_over, retreat, search_path, settling
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.sql import sync
 from tests import interleaving as drawn
@@ -110,25 +111,29 @@ def template(
     drop_database: Callable[[str], None],
     administrator: psycopg.Connection[Any],
     django_db_blocker: Any,
-) -> Iterator[Callable[[str | None], str]]:
-    """A shop with a few rows, migrated up to a migration of ``legacy`` (None: to the end)."""
-    made: dict[str | None, str] = {}
+) -> Iterator[Callable[[str | None, bool], str]]:
+    """A shop with a few rows, migrated up to a migration of ``legacy`` (None: to the end).
 
-    def make(upto: str | None) -> str:
-        if upto not in made:
+    It may be cut over as well.
+    """
+    made: dict[tuple[str | None, bool], str] = {}
+
+    def make(upto: str | None, is_cut_over: bool) -> str:
+        if (upto, is_cut_over) not in made:
             database = Database(cluster, create_database())
-            with database.connect("terrain", "public") as owner:
+            with database.connect(OWNER, "public") as owner:
                 legacy_schema(owner)
                 owner.execute(TRIGGERS)  # type: ignore[arg-type]
                 insert(owner, *STOCK)
             with django_db_blocker.unblock(), pointed_at(database.name):
-                call_command("prepare_database", verbosity=0)
                 call_command(
                     "migrate", *(["legacy", upto] if upto else []), verbosity=0
                 )
+                if is_cut_over:
+                    cut_over.cut_over(connection)
             database.close()
-            made[upto] = database.name
-        return made[upto]
+            made[upto, is_cut_over] = database.name
+        return made[upto, is_cut_over]
 
     yield make
     for name in made.values():
@@ -227,16 +232,28 @@ def runner(
     create_database: Make,
     drop_database: Callable[[str], None],
     administrator: psycopg.Connection[Any],
-    template: Callable[[str | None], str],
+    template: Callable[[str | None, bool], str],
+    is_cut_over: bool,
     django_db_blocker: Any,
 ) -> Callable[..., Runner]:
     def make_runner(
-        upto: str | None, commands: Any, copied: Any = (), own: Sequence[str] = ()
+        upto: str | None,
+        commands: Any,
+        copied: Any = (),
+        own: Sequence[str] = (),
+        lives_on: bool = False,
     ) -> Runner:
-        source = template(upto)
+        source = template(upto, is_cut_over)
 
         def made() -> Any:
-            return _Made(cluster, create_database, drop_database, administrator, source)
+            return _Made(
+                cluster,
+                create_database,
+                drop_database,
+                administrator,
+                source,
+                lives_on,
+            )
 
         return Runner(made, commands, copied, own)
 
@@ -249,9 +266,16 @@ class _Made(ExitStack):
     """A clone, which Django's connections point at meanwhile."""
 
     def __init__(
-        self, cluster: Any, create: Make, drop: Any, admin: Any, source: str
+        self,
+        cluster: Any,
+        create: Make,
+        drop: Any,
+        admin: Any,
+        source: str,
+        lives_on: bool,
     ) -> None:
         super().__init__()
+        self.lives_on = lives_on
         self.make = lambda: Database(cluster, create(source))
         self.drop, self.admin = drop, admin
 
@@ -263,11 +287,12 @@ class _Made(ExitStack):
         self.admin.execute(
             f"ALTER DATABASE {database.name} SET deadlock_timeout = '150ms'"
         )
-        # What prepare_database has set, which a clone does not have.
-        self.admin.execute(
-            f"ALTER DATABASE {database.name} SET search_path = legacy, public"
-        )
         self.enter_context(pointed_at(database.name))
+        if database.place.is_cut_over or self.lives_on:
+            # What the old application needs, if it is to live on beyond a cut-over.
+            search_path.extend(connection)
+            # An undoing ends every session of the new application.
+            connection.close()
         return database
 
 
@@ -284,6 +309,11 @@ def back_and_forward() -> None:
     call_command("migrate", verbosity=0)
 
 
+def cut_over_and_back() -> None:
+    cut_over.cut_over(connection)
+    cut_over.undo(connection)
+
+
 ALL = tuple(lens.legacy for lens in LENSES)
 
 
@@ -292,12 +322,14 @@ def test_while_the_copy_runs(runner: Callable[..., Runner], seed: int) -> None:
     runner("0003", {"copy": copy_all}, ALL).check(seed, ("old1", "old2", "old3"))
 
 
+@pytest.mark.both_places
 @pytest.mark.parametrize("seed", SEEDS)
 def test_both_applications_and_settle(runner: Callable[..., Runner], seed: int) -> None:
     commands = {"settle": settle, "settle again": settle}
     runner(None, commands).check(seed, ("old1", "old2", "new1", "new2"))
 
 
+@pytest.mark.both_places
 @pytest.mark.parametrize("seed", SEEDS)
 def test_triggers_and_foreign_keys_of_the_shop_s_own(
     runner: Callable[..., Runner], seed: int
@@ -307,9 +339,20 @@ def test_triggers_and_foreign_keys_of_the_shop_s_own(
     runner(None, {"settle": settle}, own=own).check(seed, ("old1", "old2", "new1"))
 
 
+@pytest.mark.both_places
 @pytest.mark.parametrize("seed", SEEDS[: max(1, len(SEEDS) // 12)])
 def test_back_and_forward(
-    runner: Callable[..., Runner], settings: Any, seed: int
+    runner: Callable[..., Runner], is_cut_over: bool, seed: int
 ) -> None:
-    settings.PREFLIGHT_ACCEPT = ["old-sessions"]
-    runner(None, {"back": back_and_forward}).check(seed, ("old1", "old2", "new1"))
+    """After a cut-over the way back ends the sessions of the new application."""
+    third = "old3" if is_cut_over else "new1"
+    runner(None, {"back": back_and_forward}).check(seed, ("old1", "old2", third))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_old_application_that_lives_on_while_names_change_places(
+    runner: Callable[..., Runner], seed: int
+) -> None:
+    """It finds its tables in either place; the new application is not there."""
+    swapping = runner(None, {"swap": cut_over_and_back}, lives_on=True)
+    swapping.check(seed, ("old1", "old2", "old3"))

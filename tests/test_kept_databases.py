@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
+from terrain.embedded import OWNER
 from tests import dumps
 from tests.conftest import Database, Result
 
@@ -33,10 +35,13 @@ def quarantine(database: Database) -> list[Any]:
     )
 
 
-def test_a_migrated_database_goes_on(empty: Database, manage: Manage) -> None:
+def test_a_migrated_database_goes_on_as_one_that_is_cut_over(
+    empty: Database, manage: Manage
+) -> None:
     dumps.restore(empty, "migrated")
-    for table, rows in ROWS.items():
-        assert empty.value(f"SELECT count(*) FROM legacy.{table}") == rows
+    migrated = manage("migrate")
+    assert migrated.code == 0, migrated.err
+    assert manage("settle").code == 0
     verified = manage("verify_migration")
     assert verified.code == 0, verified.out
     status = json.loads(manage("migration_status", "--json").out)
@@ -45,23 +50,52 @@ def test_a_migrated_database_goes_on(empty: Database, manage: Manage) -> None:
         "backup",
         "cleanup",
     }
-    assert manage("migrate").code == 0
-    # The two applications are in step as they were.
+    # The two applications are in step as they were, the old one by the path that it was given.
     with empty.connect("shop_app") as old:
         old.execute("UPDATE orders SET items = '[]' WHERE order_number = 'KEPT-2'")
         assert old.execute(
             "SELECT status FROM orders WHERE order_number = 'AA-0000001'"
         ).fetchall() == [("shipped",)]
-    assert (
-        empty.value(
-            "SELECT count(*) FROM public.orders WHERE order_number LIKE 'KEPT-%'"
-        )
-        == 3
-    )
+    kept = "SELECT count(*) FROM public.orders WHERE order_number LIKE 'KEPT-%'"
+    assert empty.value(kept) == 3
     assert quarantine(empty) == [
         ("orders", "2", "flagged", "subtotal_missing"),
         ("orders", "3", "flagged", "amount_zero"),
     ]
+    for table, rows in ROWS.items():
+        assert empty.value(f"SELECT count(*) FROM legacy.{table}") == rows
+
+
+def test_its_cut_over_is_undone_and_done_again(empty: Database, manage: Manage) -> None:
+    dumps.restore(empty, "migrated")
+    assert manage("migrate").code == 0
+    before = dumps.contents(empty)
+
+    undone = manage("cut_over", "--undo", "--yes")
+    assert undone.code == 0, undone.err
+    for table, rows in ROWS.items():
+        assert empty.value(f"SELECT count(*) FROM public.{table}") == rows
+    assert dumps.contents(empty) == before
+    # The limits follow their tables.
+    with empty.connect(OWNER) as owner, pytest.raises(
+        psycopg.Error, match="may keep 3"
+    ):
+        owner.execute(
+            "INSERT INTO terrain.tables (id, session_id, kind, name, config, layout)"
+            " SELECT gen_random_uuid(), s.id, 'user', 'one too many', '{}', '{}'"
+            "   FROM (SELECT id FROM terrain.anonymous_sessions LIMIT 1) s,"
+            "        generate_series(1, 4)"
+        )
+    with empty.connect("shop_app") as old:
+        old.execute("UPDATE orders SET status = 'paid' WHERE order_number = 'KEPT-3'")
+    verified = manage("verify_migration")
+    assert verified.code == 0, verified.out
+    again = manage("cut_over", "--yes", "--ignore-activity")
+    assert again.code == 0, again.err
+    assert manage("verify_migration").code == 0
+    assert manage("rollback_migration", "--yes").code == 0
+    for table, rows in ROWS.items():
+        assert empty.value(f"SELECT count(*) FROM public.{table}") == rows
 
 
 def test_a_database_that_was_rolled_back_is_migrated_again(
@@ -80,5 +114,6 @@ def test_a_database_that_was_rolled_back_is_migrated_again(
         ("orders", "2", "held", "items_not_array"),
         ("orders", "3", "flagged", "amount_zero"),
     ]
-    # What only the new schema knows came back with the parked tables.
-    assert empty.value("SELECT count(*) FROM public.table_assets") == 994
+    # What only the new schema knows came back with the parked tables, and Django's own moved.
+    assert empty.value("SELECT count(*) FROM terrain.table_assets") == 994
+    assert empty.value("SELECT to_regclass('public.django_migrations')") is None

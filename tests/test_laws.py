@@ -19,15 +19,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
-from terrain.legacy import catalog, sample, sql
+from terrain.embedded import OWNER
+from terrain.legacy import catalog, cut_over, sample, sql
 from terrain.legacy.mapping import BY_LEGACY, LENSES
+from terrain.legacy.place import AFTER, BEFORE
 from terrain.legacy.schema import Lens
 from tests import rows
 from tests.conftest import pointed_at
 
 pytestmark = pytest.mark.migration
 
-Connection = psycopg.Connection[Any]
+
+class Connection(psycopg.Connection[Any]):
+    """One that knows where the tables are: see ``place.py``."""
+
+    place = BEFORE
+
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+        return super().execute(self.place.fill(query), *arguments, **options)
+
 
 #: LAWS_EXAMPLES=5000 looks longer.
 laws = settings(
@@ -47,8 +57,8 @@ def types(django_db_blocker: Any) -> sql.Types:
 
 
 def _connect(cluster: Any, name: str) -> Connection:
-    return psycopg.connect(
-        cluster.dsn(name, "terrain"),
+    return Connection.connect(
+        cluster.dsn(name, OWNER),
         options="-c search_path=legacy,public -c timezone=UTC",
     )
 
@@ -67,19 +77,23 @@ def before(
     drop_database(name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[BEFORE, AFTER], ids=["before", "cut over"])
 def after(
+    request: pytest.FixtureRequest,
     cluster: Any,
     create_database: Callable[..., str],
     drop_database: Callable[[str], None],
     django_db_blocker: Any,
 ) -> Iterator[Connection]:
-    """The same, migrated."""
+    """The same, migrated: before the names have changed places, and after it."""
     name = create_database()
     _legacy_schema(cluster, name)
     with django_db_blocker.unblock(), pointed_at(name):
         call_command("migrate", verbosity=0)
+        if request.param is AFTER:
+            cut_over.cut_over(django_connection)
     with _connect(cluster, name) as connection:
+        connection.place = request.param
         yield connection
     drop_database(name)
 
@@ -158,9 +172,9 @@ def differences(connection: Connection, lens: Lens) -> list[Any]:
 def unaccounted_for(connection: Connection, lens: Lens) -> list[Any]:
     """Legacy rows that are neither in the new table nor held (law 3)."""
     return connection.execute(
-        f"SELECT l.id FROM legacy.{lens.legacy} l"  # type: ignore[arg-type]
-        f" WHERE NOT EXISTS (SELECT FROM public.{lens.new} n WHERE n.id = l.id AND {lens.own})"
-        " AND NOT EXISTS (SELECT FROM legacy_quarantine q WHERE q.kind = 'held'"
+        f"SELECT l.id FROM @legacy.{lens.legacy} l"  # type: ignore[arg-type]
+        f" WHERE NOT EXISTS (SELECT FROM @new.{lens.new} n WHERE n.id = l.id AND {lens.own})"
+        " AND NOT EXISTS (SELECT FROM @new.legacy_quarantine q WHERE q.kind = 'held'"
         "   AND q.legacy_table = %s AND q.legacy_id = l.id)",
         [lens.legacy],
     ).fetchall()
@@ -174,7 +188,7 @@ def test_every_row_comes_back_as_it_is(
     """Law 1, as preflight proves it before anything has changed."""
     with before.transaction(force_rollback=True):
         fill(before, some)
-        tables = {lens.legacy: f"public.{lens.legacy}" for lens in LENSES}
+        tables = {lens.legacy: f"@legacy.{lens.legacy}" for lens in LENSES}
         for lens in LENSES:
             failed = before.execute(
                 sql.round_trip(lens, types, tables)  # type: ignore[arg-type]
@@ -216,13 +230,13 @@ def new_rows(connection: Connection, keys: list[uuid.UUID]) -> dict[str, list[An
                 "- 'session_id' - CASE t.kind WHEN 'user' THEN 'user_id' ELSE '' END"
             )
         made[table] = connection.execute(
-            f"SELECT (to_jsonb(t) {strip})::text FROM public.{table} t"  # type: ignore[arg-type]
+            f"SELECT (to_jsonb(t) {strip})::text FROM @new.{table} t"  # type: ignore[arg-type]
             f" WHERE t.{column} = ANY (%s) ORDER BY t.id",
             [keys],
         ).fetchall()
     made["quarantine"] = connection.execute(
-        "SELECT legacy_table, legacy_id, kind, reason, detail, row::text FROM legacy_quarantine"
-        " WHERE legacy_id = ANY (%s) ORDER BY 1, 2, 3, 4",
+        "SELECT legacy_table, legacy_id, kind, reason, detail, row::text"
+        "  FROM @new.legacy_quarantine WHERE legacy_id = ANY (%s) ORDER BY 1, 2, 3, 4",
         [keys],
     ).fetchall()
     return made
@@ -264,29 +278,29 @@ def test_copy_and_triggers_make_the_same_rows(
 
 WRITES = st.sampled_from(
     [
-        "UPDATE public.tables SET width = %(number)s",
-        "UPDATE public.tables SET depth = NULL",
-        "UPDATE public.tables SET config = %(object)s",
-        "UPDATE public.tables SET config = config || %(object)s, name = %(text)s",
-        "UPDATE public.tables SET contact_email = %(text)s WHERE kind = 'user'",
-        "UPDATE public.order_items SET quantity = %(positive)s",
-        "UPDATE public.order_items SET asset_ref = %(text)s",
-        "UPDATE public.order_items SET asset_ref = NULL, extra = extra - 'asset_id'",
-        "UPDATE public.order_items SET print_color = %(text)s, print_quality = NULL",
-        "UPDATE public.order_items SET special_instructions = NULL",
-        "UPDATE public.order_items SET extra = %(object)s",
-        "UPDATE public.order_items SET unit_price = %(price)s, price_source = 'own'",
-        "UPDATE public.order_items SET price_source = 'catalogue'",
-        "DELETE FROM public.order_items WHERE position = 1",
-        "INSERT INTO public.order_items (order_id, position, quantity, asset_ref)"
-        " SELECT o.id, 77, %(positive)s, %(text)s FROM public.orders o"
-        " WHERE NOT EXISTS (SELECT FROM public.order_items i WHERE i.position = 77"
+        "UPDATE @new.tables SET width = %(number)s",
+        "UPDATE @new.tables SET depth = NULL",
+        "UPDATE @new.tables SET config = %(object)s",
+        "UPDATE @new.tables SET config = config || %(object)s, name = %(text)s",
+        "UPDATE @new.tables SET contact_email = %(text)s WHERE kind = 'user'",
+        "UPDATE @new.order_items SET quantity = %(positive)s",
+        "UPDATE @new.order_items SET asset_ref = %(text)s",
+        "UPDATE @new.order_items SET asset_ref = NULL, extra = extra - 'asset_id'",
+        "UPDATE @new.order_items SET print_color = %(text)s, print_quality = NULL",
+        "UPDATE @new.order_items SET special_instructions = NULL",
+        "UPDATE @new.order_items SET extra = %(object)s",
+        "UPDATE @new.order_items SET unit_price = %(price)s, price_source = 'own'",
+        "UPDATE @new.order_items SET price_source = 'catalogue'",
+        "DELETE FROM @new.order_items WHERE position = 1",
+        "INSERT INTO @new.order_items (order_id, position, quantity, asset_ref)"
+        " SELECT o.id, 77, %(positive)s, %(text)s FROM @new.orders o"
+        " WHERE NOT EXISTS (SELECT FROM @new.order_items i WHERE i.position = 77"
         "                    AND i.order_id = o.id)",
-        "UPDATE public.orders SET pricing = %(object)s, status = 'paid'",
-        "UPDATE public.users SET display_name = %(text)s WHERE role <> 'customer'",
-        "UPDATE public.models SET tags = ARRAY[%(text)s, NULL], view_count = view_count + 1",
-        "UPDATE public.payments SET status = 'failed'",
-        "DELETE FROM public.tables WHERE kind = 'user'",
+        "UPDATE @new.orders SET pricing = %(object)s, status = 'paid'",
+        "UPDATE @new.users SET display_name = %(text)s WHERE role <> 'customer'",
+        "UPDATE @new.models SET tags = ARRAY[%(text)s, NULL], view_count = view_count + 1",
+        "UPDATE @new.payments SET status = 'failed'",
+        "DELETE FROM @new.tables WHERE kind = 'user'",
     ]
 )
 VALUES = st.fixed_dictionaries(

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
-from collections.abc import Callable
-from typing import Any
-
-import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
 
@@ -15,7 +9,6 @@ from catalogue.models import Asset, Table, TableAsset
 from sessions_app.models import AnonymousSession
 from terrain.exceptions import LimitExceeded
 from terrain.models import User
-from tests.conftest import Database
 
 pytestmark = pytest.mark.django_db
 
@@ -147,121 +140,3 @@ def test_what_is_carried_over_passes() -> None:
     save_tables(session, 4)
     table = Table.objects.create(name="Full", max_assets=0)
     TableAsset.objects.create(table=table, asset=make_assets(1)[0])
-
-
-# --- two sessions, stepped by hand ---------------------------------------------------------
-
-
-@pytest.fixture
-def visitor(migrated: Database) -> uuid.UUID:
-    """A session with two of its three tables."""
-    key: uuid.UUID = migrated.value(
-        "INSERT INTO public.anonymous_sessions (session_token) VALUES ('t') RETURNING id"
-    )
-    for _ in range(2):
-        migrated.execute(INSERT_TABLE, key)
-    return key
-
-
-INSERT_TABLE = "INSERT INTO public.tables (name, session_id) VALUES ('T', %s)"
-
-
-def waits_for_lock(database: Database, pid: int) -> bool:
-    return bool(
-        database.value(
-            "SELECT coalesce(wait_event_type = 'Lock', false) FROM pg_stat_activity"
-            " WHERE pid = %s",
-            pid,
-        )
-    )
-
-
-def second_insert(
-    database: Database, second: psycopg.Connection[Any], statement: str, *params: Any
-) -> Callable[[], BaseException | None]:
-    """Start a statement that has to wait; returns what waits for its outcome."""
-    outcome: list[BaseException | None] = []
-
-    def run() -> None:
-        try:
-            second.execute(statement, params)  # type: ignore[arg-type]
-            outcome.append(None)
-        except psycopg.Error as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    pid = second.info.backend_pid
-    while thread.is_alive() and not waits_for_lock(database, pid):
-        thread.join(0.01)
-
-    def finish() -> BaseException | None:
-        thread.join()
-        return outcome[0]
-
-    return finish
-
-
-@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
-@pytest.mark.parametrize("ends", ["COMMIT", "ROLLBACK"])
-def test_two_tables_at_once(
-    migrated: Database, visitor: uuid.UUID, isolation: str, ends: str
-) -> None:
-    """One place is left: whoever is second waits, and gets it only if the first gives up."""
-    first, second = migrated.connect(path="public"), migrated.connect(path="public")
-    for each in (first, second):
-        each.execute(
-            f"SET default_transaction_isolation = '{isolation}'"  # type: ignore[arg-type]
-        )
-        each.execute("BEGIN")
-        each.execute("SELECT count(*) FROM public.tables")
-    first.execute(INSERT_TABLE, [visitor])
-    finish = second_insert(migrated, second, INSERT_TABLE, visitor)
-    first.execute(ends)  # type: ignore[arg-type]
-    error = finish()
-    second.execute("COMMIT")
-    if ends == "ROLLBACK":
-        assert error is None
-    elif isolation == "read committed":
-        assert isinstance(error, psycopg.Error) and error.sqlstate == "TB001"
-    else:
-        assert isinstance(error, psycopg.errors.SerializationFailure)
-    there = "SELECT count(*) FROM public.tables WHERE session_id = %s"
-    assert migrated.value(there, visitor) == 3
-
-
-@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
-def test_two_assets_at_once(migrated: Database, isolation: str) -> None:
-    assets = migrated.rows(
-        "INSERT INTO public.assets (artist_id, name, file_ref) SELECT id, 'A', 'a.stl'"
-        " FROM public.users WHERE role <> 'customer' LIMIT 2 RETURNING id"
-    )
-    table = migrated.value(
-        "INSERT INTO public.tables (name, max_assets) VALUES ('T', 1) RETURNING id"
-    )
-    insert = "INSERT INTO public.table_assets (table_id, asset_id) VALUES (%s, %s)"
-    first, second = migrated.connect(path="public"), migrated.connect(path="public")
-    for each in (first, second):
-        each.execute(
-            f"SET default_transaction_isolation = '{isolation}'"  # type: ignore[arg-type]
-        )
-        each.execute("BEGIN")
-        each.execute("SELECT count(*) FROM public.table_assets")
-    first.execute(insert, [table, assets[0][0]])
-    finish = second_insert(migrated, second, insert, table, assets[1][0])
-    if isolation == "read committed":
-        # The old application saves the same table meanwhile, and does not wait for either.
-        old = migrated.old()
-        old.execute("SET lock_timeout = '100ms'")
-        old.execute("UPDATE user_tables SET name = 'Saved' WHERE id = %s", [table])
-    first.execute("COMMIT")
-    error = finish()
-    assert isinstance(error, psycopg.Error)
-    assert error.sqlstate == ("TB001" if isolation == "read committed" else "40001")
-    second.execute("ROLLBACK")
-    assert (
-        migrated.value(
-            "SELECT count(*) FROM public.table_assets WHERE table_id = %s", table
-        )
-        == 1
-    )

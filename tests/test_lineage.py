@@ -12,7 +12,7 @@ from django.test import Client, RequestFactory
 from catalogue.models import Asset, Model, Table
 from orders.models import Order, OrderItem, Payment
 from terrain import panels
-from terrain.legacy import lineage, panel
+from terrain.legacy import cut_over, lineage, panel, retreat
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.schema import Column
 from terrain.models import User
@@ -39,14 +39,14 @@ def of(record: Any) -> lineage.Lineage:
 def test_every_legacy_column_is_shown_as_the_table_has_it(
     migrated: Database, lens: Any
 ) -> None:
-    key = migrated.value(f"SELECT id FROM legacy.{lens.legacy} ORDER BY id LIMIT 1")
+    key = migrated.value(f"SELECT id FROM public.{lens.legacy} ORDER BY id LIMIT 1")
     found = lineage.of(connection, lens.new, key)
     assert found is not None
-    assert found.table == lens.legacy and found.key == key
+    assert found.table == f"public.{lens.legacy}" and found.key == key
     assert [line.name for line in found.lines] == [each.name for each in lens.columns]
     for line, column in zip(found.lines, lens.columns, strict=True):
         stored = migrated.value(
-            f"SELECT {column.name}::text FROM legacy.{lens.legacy} WHERE id = %s", key
+            f"SELECT {column.name}::text FROM public.{lens.legacy} WHERE id = %s", key
         )
         if column.name == "password_hash":
             assert line.legacy.text == "••••••••"
@@ -77,7 +77,7 @@ def test_the_new_values_stand_beside_the_old(migrated: Database) -> None:
 
 def test_each_line_of_an_order_stands_beside_its_element(migrated: Database) -> None:
     order = Order.objects.order_by("pk")[0]
-    elements = migrated.value("SELECT items FROM legacy.orders WHERE id = %s", order.pk)
+    elements = migrated.value("SELECT items FROM public.orders WHERE id = %s", order.pk)
     found = of(order)
     assert len(found.elements) == len(elements)
     items = OrderItem.objects.filter(order=order).order_by("position")
@@ -96,8 +96,8 @@ def test_a_value_that_does_not_come_back_is_marked(
 ) -> None:
     """With the triggers off, as somebody might have left them."""
     order = Order.objects.order_by("pk")[0]
-    migrated.execute("ALTER TABLE public.orders DISABLE TRIGGER USER")
-    migrated.execute("UPDATE public.orders SET notes = 'new' WHERE id = %s", order.pk)
+    migrated.execute("ALTER TABLE terrain.orders DISABLE TRIGGER USER")
+    migrated.execute("UPDATE terrain.orders SET notes = 'new' WHERE id = %s", order.pk)
     (line,) = of(order).differing
     assert (line.name, line.legacy.text, line.rebuilt and line.rebuilt.text) == (
         "notes",
@@ -144,7 +144,7 @@ def test_every_odd_row_has_its_lineage_and_comes_back(migrated: Database) -> Non
     for lens in LENSES:
         model = MODELS[lens.new]
         keys = migrated.rows(
-            f"SELECT id FROM legacy.{lens.legacy} ORDER BY id LIMIT 30"
+            f"SELECT id FROM public.{lens.legacy} ORDER BY id LIMIT 30"
         )
         for record in model.objects.filter(pk__in=[key for (key,) in keys]):
             found = lineage.of(connection, lens.new, record.pk)
@@ -186,6 +186,9 @@ def test_what_was_never_legacy_has_no_panel(migrated: Database) -> None:
 def test_without_the_legacy_tables_there_is_no_panel(migrated: Database) -> None:
     client = signed_in(superuser=True)
     order = Order.objects.all()[0]
+    cut_over.cut_over(connection)
+    page = client.get(url(Order, "change", order.pk))
+    assert f"From <code>legacy.orders</code> <code>{order.pk}" in page.content.decode()
     migrated.execute("DROP SCHEMA rebuilt CASCADE; DROP SCHEMA legacy CASCADE")
     page = client.get(url(Order, "change", order.pk))
     assert page.status_code == 200
@@ -195,17 +198,25 @@ def test_without_the_legacy_tables_there_is_no_panel(migrated: Database) -> None
 def test_without_the_right_to_read_them_there_is_no_panel(migrated: Database) -> None:
     order = Order.objects.all()[0]
     assert lineage.is_possible(connection)
-    migrated.execute("REVOKE SELECT ON legacy.orders FROM CURRENT_USER")
+    migrated.execute("REVOKE SELECT ON public.orders FROM CURRENT_USER")
     assert not lineage.is_possible(connection)
     assert panel.render(RequestFactory().get("/"), order) == ""
     page = signed_in(superuser=True).get(url(Order, "change", order.pk))
     assert page.status_code == 200
 
 
-def test_after_going_back_there_is_no_panel(shop: Database) -> None:
-    """The tables are in public: none of them stands beside a new one."""
+def test_before_there_are_new_tables_there_is_no_panel(shop: Database) -> None:
     assert not lineage.is_possible(connection)
     assert panel.render(RequestFactory().get("/"), Order(pk=uuid.uuid4())) == ""
+
+
+def test_after_going_back_there_is_no_panel(migrated: Database) -> None:
+    """The new tables are parked: none of them stands beside a legacy one."""
+    order = Order.objects.all()[0]
+    assert panel.render(RequestFactory().get("/"), order) != ""
+    retreat.roll_back(connection)
+    assert not lineage.is_possible(connection)
+    assert panel.render(RequestFactory().get("/"), order) == ""
 
 
 def test_pages_know_nothing_of_who_adds_to_them(

@@ -13,7 +13,7 @@ from django.db import connection, connections
 
 from terrain import locks, online, pace, waiting
 from terrain.blockers import Kind, Mode, waited_for, who_blocks
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
 from tests.conftest import Database, Result, connecting
 from tests.settings import POSTGRES
 from tests.test_giving_way import wait_for
@@ -65,7 +65,7 @@ def test_an_open_transaction(stall: Database) -> None:
     other.execute("BEGIN")
     other.execute("SELECT  count(*)\n FROM public.a")
     assert only() == (
-        f"process {pid(other)} (role terrain, report), in its transaction for N s, idle since"
+        f"process {pid(other)} (role {OWNER}, report), in its transaction for N s, idle since"
         " N s after: SELECT count(*) FROM public.a (end it:"
         f" SELECT pg_terminate_backend({pid(other)});)"
     )
@@ -77,7 +77,7 @@ def test_an_open_transaction(stall: Database) -> None:
         "kind": "idle",
         "process": pid(other),
         "gid": None,
-        "role": "terrain",
+        "role": OWNER,
         "application": "report",
         "seconds": 0,
         "idle_seconds": 0,
@@ -104,7 +104,7 @@ def test_a_dump(stall: Database) -> None:
     other.execute("BEGIN")
     other.execute("LOCK TABLE public.a IN ACCESS SHARE MODE")
     assert only() == (
-        f"process {pid(other)} (role terrain, pg_dump), a backup by pg_dump for N s (let it"
+        f"process {pid(other)} (role {OWNER}, pg_dump), a backup by pg_dump for N s (let it"
         " end, and begin no other)"
     )
     assert who_blocks(connection, ("public.a",), Mode.SHARE_ROW_EXCLUSIVE) == []
@@ -117,7 +117,7 @@ def test_a_prepared_transaction_has_no_process(stall: Database) -> None:
     other.execute("PREPARE TRANSACTION 'it''s'")
     try:
         assert only() == (
-            "the prepared transaction 'it''s' (role terrain), waiting to be committed for N s"
+            f"the prepared transaction 'it''s' (role {OWNER}), waiting to be committed for N s"
             " (end it: COMMIT PREPARED 'it''s'; or ROLLBACK PREPARED 'it''s';)"
         )
         assert who_blocks(connection, ("public.a",))[0].kind == Kind.PREPARED
@@ -136,7 +136,7 @@ def test_an_index_that_is_being_built(stall: Database) -> None:
     thread.start()
     wait_for(lambda: waited_for(connection, pid(builder)))
     assert only(Mode.SHARE_UPDATE_EXCLUSIVE) == (
-        f"process {pid(builder)} (role terrain, psql), building an index for N s (let it end:"
+        f"process {pid(builder)} (role {OWNER}, psql), building an index for N s (let it end:"
         " interrupted, it leaves an invalid index behind)"
     )
     (old,) = waited_for(connection, pid(builder))
@@ -170,7 +170,7 @@ def test_at_the_limit_it_stops_and_can_be_run_again(stall: Database) -> None:
         r"\b\d+ s, idle since \d+ s", "N s, idle since N s", str(stopped.value)
     ) == (
         "Altering a could not get its lock within 0 s. In the way:"
-        f" process {pid(other)} (role terrain, report), in its transaction for N s, idle since"
+        f" process {pid(other)} (role {OWNER}, report), in its transaction for N s, idle since"
         f" N s after: SELECT FROM public.a (end it: SELECT pg_terminate_backend({pid(other)});)."
         " Nothing was changed by this step; run the same command again to go on."
     )
@@ -211,7 +211,7 @@ def test_what_keeps_it_waiting_is_said_once(
         [str(pid(first)), str(pid(second))],
     ]
     assert re.fullmatch(
-        rf"Altering a has waited for \d+ s, now for process {pid(first)} \(role terrain,"
+        rf"Altering a has waited for \d+ s, now for process {pid(first)} \(role {OWNER},"
         r" unnamed\), in its transaction for \d+ s, idle since \d+ s after: SELECT FROM"
         rf" public\.a \(end it: SELECT pg_terminate_backend\({pid(first)}\);\)\.",
         said[0],
@@ -385,7 +385,7 @@ def vacuumed(vacuuming: Cluster, django_db_blocker: Any) -> Iterator[Database]:
     with psycopg.connect(
         vacuuming.dsn("postgres", "postgres"), autocommit=True
     ) as administrator:
-        administrator.execute("CREATE DATABASE stall OWNER terrain")
+        administrator.execute(f"CREATE DATABASE stall OWNER {OWNER}")
         database = Database(vacuuming, "stall")
         database.execute(
             f"CREATE TABLE public.a (id integer PRIMARY KEY, b text) WITH ({SLOWLY})"
@@ -496,7 +496,7 @@ def test_a_vacuum_by_hand_is_waited_for_where_nobody_waits_behind(
     thread.join()
     assert re.sub(r"for \d+ s \(", "for N s (", str(stopped.value)) == (
         "Altering a could not get its lock within 0 s. In the way: process"
-        f" {pid(somebody)} (role terrain, psql), VACUUM or ANALYZE of a for N s (let it end, or"
+        f" {pid(somebody)} (role {OWNER}, psql), VACUUM or ANALYZE of a for N s (let it end, or"
         f" end it: SELECT pg_terminate_backend({pid(somebody)});). Nothing was changed by"
         " this step; run the same command again to go on."
     )
@@ -544,7 +544,7 @@ def test_a_build_says_for_whom_it_waits(
     build()
     assert re.fullmatch(
         rf"Building index a_b has waited for \d+ s, now for process {pid(beside)} \(role"
-        r" terrain, report\), in its transaction for \d+ s, idle since \d+ s after: SELECT"
+        rf" {OWNER}, report\), in its transaction for \d+ s, idle since \d+ s after: SELECT"
         rf" count\(\*\) FROM public\.b \(end it: SELECT pg_terminate_backend\({pid(beside)}\);"
         r"\)\.",
         said[0],

@@ -12,6 +12,7 @@ from django.db import connection
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+from terrain.legacy import cut_over
 from terrain.monitoring import collector, sources
 from tests.both import Both
 from tests.conftest import Database
@@ -53,32 +54,33 @@ def down(samples: Samples) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "state", ["empty", "shop", "rolled_back", "migrated", "cleaned"]
+    "state", ["empty", "shop", "rolled_back", "migrated", "cut_over", "cleaned"]
 )
 def test_it_answers_in_every_state(
     state: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    fixture = {"rolled_back": "migrated", "cleaned": "migrated"}.get(state, state)
-    request.getfixturevalue(fixture)
+    request.getfixturevalue(state if state in ("empty", "shop") else "migrated")
     if state == "rolled_back":
         call_command("rollback_migration", yes=True, verbosity=0)
+    if state in ("cut_over", "cleaned"):
+        cut_over.cut_over(connection)
     if state == "cleaned":
         _clean_up()
     samples = scrape()
     assert value(samples, "terrain_database_up") == 1
-    # The legacy table of orders has the columns that count, so it goes on being counted.
-    gone = {"asset_usage", "asset_usage_waiting"}
+    # The legacy table of orders has the columns that count, and is not counted for ours.
+    gone = {"asset_usage", "asset_usage_waiting", "newest_order", "orders"}
     gone |= {"assets", "tables", "sessions", "payments"}
-    orders = {"newest_order", "orders"}
     ledger = {"move_steps", "verification", "quarantine"}
     assert (
         down(samples)
         == {
-            "empty": gone | orders | ledger,
+            "empty": gone | ledger,
             "shop": gone | ledger,
             "rolled_back": gone,
             "migrated": set(),
+            "cut_over": set(),
             "cleaned": set(),
         }[state]
     )
@@ -87,6 +89,7 @@ def test_it_answers_in_every_state(
         "shop": "before",
         "rolled_back": "before",
         "migrated": "in_step",
+        "cut_over": "cut_over",
         "cleaned": "cleaned_up",
     }[state]
     assert value(samples, "terrain_move_phase", phase=phase) == 1
@@ -121,16 +124,16 @@ def test_it_answers_without_a_database(migrated: Database) -> None:
 def test_numbers_are_those_of_the_tables(migrated: Database) -> None:
     samples = scrape()
     for status, number in migrated.rows(
-        "SELECT status, count(*) FROM public.orders GROUP BY 1"
+        "SELECT status, count(*) FROM terrain.orders GROUP BY 1"
     ):
         assert value(samples, "terrain_orders", status=status) == number
     for status, number, amount in migrated.rows(
-        "SELECT status, count(*), sum(amount) FROM public.payments GROUP BY 1"
+        "SELECT status, count(*), sum(amount) FROM terrain.payments GROUP BY 1"
     ):
         assert value(samples, "terrain_payments", status=status) == number
         assert value(samples, "terrain_payments_gbp", status=status) == float(amount)
     total = migrated.value(
-        "SELECT sum((pricing ->> 'total')::numeric) FROM public.orders"
+        "SELECT sum((pricing ->> 'total')::numeric) FROM terrain.orders"
     )
     assert sum(
         found for (name, _), found in samples.items() if name == "terrain_orders_gbp"
@@ -144,11 +147,11 @@ def test_numbers_are_those_of_the_tables(migrated: Database) -> None:
         (plan, owner): number
         for plan, owner, number in migrated.rows(
             "SELECT plan, CASE WHEN user_id IS NULL THEN 'session' ELSE 'user' END, count(*)"
-            "  FROM public.tables WHERE kind = 'user' GROUP BY 1, 2"
+            "  FROM terrain.tables WHERE kind = 'user' GROUP BY 1, 2"
         )
     }
     assert value(samples, "terrain_sessions", seen="ever") == migrated.value(
-        "SELECT count(*) FROM public.anonymous_sessions"
+        "SELECT count(*) FROM terrain.anonymous_sessions"
     )
     assert value(samples, "terrain_settle_waiting") == 0
 
@@ -235,7 +238,7 @@ def test_how_far_the_move_is(migrated: Database) -> None:
         step = f"copy {table}"
         assert value(samples, "terrain_move_step_state", step=step, state="done") == 1
         assert value(samples, "terrain_move_step_rows", step=step) == migrated.value(
-            f"SELECT count(*) FROM legacy.{table}"
+            f"SELECT count(*) FROM public.{table}"
         )
         assert (value(samples, "terrain_move_step_batch_rows", step=step) or 0) > 0
     assert value(samples, "terrain_move_at_work") == 0

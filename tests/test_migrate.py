@@ -20,9 +20,10 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from terrain import pace
-from terrain.legacy import cleanup, copying, engine, ledger
-from terrain.legacy.mapping import LENSES
+from terrain import locks, pace
+from terrain.embedded import OWNER
+from terrain.legacy import cleanup, copying, cut_over, engine, ledger, sql
+from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Batch, Run
 from tests import dumps
 from tests.conftest import Database, Result
@@ -33,13 +34,15 @@ pytestmark = pytest.mark.migration
 
 Manage = Callable[..., Result]
 LEGACY_TABLES = [lens.legacy for lens in LENSES]
+#: What has pg_dump tell of the legacy tables alone, before a cut-over.
+ONLY_LEGACY = [f"--table=public.{name}" for name in LEGACY_TABLES]
 
 
 @pytest.fixture
 def small(shop: Database) -> Database:
     """A legacy database with so few rows that migrating it takes a second."""
     shop.execute(f"TRUNCATE {', '.join(LEGACY_TABLES)}")
-    with shop.connect("terrain", "public") as owner:
+    with shop.connect(OWNER, "public") as owner:
         insert(owner, *SMALL_SHOP)
     return shop
 
@@ -79,14 +82,12 @@ def assert_whole(database: Database) -> None:
         table = lens.legacy
         kept = "" if lens.part is None else " OR true"
         before = database.rows(
-            f"SELECT l.id FROM legacy.{table} l LEFT JOIN rebuilt.{table} r ON r.id = l.id"
+            f"SELECT l.id FROM @legacy.{table} l LEFT JOIN rebuilt.{table} r ON r.id = l.id"
             f" WHERE (NOT EXISTS (SELECT FROM legacy_quarantine q WHERE q.kind = 'held'"
             f" AND q.legacy_table = '{table}' AND q.legacy_id = l.id){kept}) AND r.id IS NULL"
         )
         assert before == [], table
     with connection.cursor() as cursor:
-        from terrain.legacy import sql
-
         for lens in LENSES:
             cursor.execute(sql.differences(lens), {"after": None, "upto": None})
             assert cursor.fetchall() == [], lens.legacy
@@ -97,10 +98,12 @@ def assert_whole(database: Database) -> None:
 
 def test_from_a_legacy_database(shop: Database, manage: Manage) -> None:
     before = {name: dumps.rows(shop, f"public.{name}") for name in LEGACY_TABLES}
+    assert dumps.schemas(shop) == {"public"}
     assert manage("migrate", "-v0") == Result(0, "", "")
     assert {
-        name: dumps.rows(shop, f"legacy.{name}") for name in LEGACY_TABLES
+        name: dumps.rows(shop, f"public.{name}") for name in LEGACY_TABLES
     } == before
+    assert dumps.schemas(shop) == {"public", "terrain", "rebuilt"}
     assert_whole(shop)
     assert shop.value("SELECT count(*) FROM rebuilt.queue") == 0
 
@@ -139,7 +142,7 @@ def test_from_one_interrupted_in_python(
         130,
         "\nStopped. Run the same command again to go on.\n",
     )
-    assert small.value("SELECT count(*) FROM public.orders") == 5
+    assert small.value("SELECT count(*) FROM terrain.orders") == 5
     monkeypatch.undo()
     assert manage("migrate", "-v0").code == 0
     assert_whole(small)
@@ -152,15 +155,13 @@ def test_from_one_that_was_rolled_back(migrated: Database, manage: Manage) -> No
     assert manage("migrate", "-v0") == Result(0, "", "")
     assert dumps.contents(migrated) == before
     assert dumps.schema(migrated) == definitions
-    assert dumps.schemas(migrated) == {"public", "legacy", "rebuilt"}
+    assert dumps.schemas(migrated) == {"public", "terrain", "rebuilt"}
 
 
 # --- again ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "command", [("migrate",), ("settle",), ("prepare_database",)], ids=" ".join
-)
+@pytest.mark.parametrize("command", [("migrate",), ("settle",)], ids=" ".join)
 def test_run_again_it_changes_nothing(
     migrated: Database, manage: Manage, command: tuple[str, ...]
 ) -> None:
@@ -169,20 +170,39 @@ def test_run_again_it_changes_nothing(
     assert (dumps.contents(migrated), dumps.schema(migrated)) == before
 
 
+@pytest.mark.parametrize(
+    "first",
+    [("cut_over", "--yes"), ("prepare_database",)],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("undo", [(), ("--undo",)], ids=["", "undo"])
+def test_done_twice_it_is_as_done_once(
+    migrated: Database, manage: Manage, first: tuple[str, ...], undo: tuple[str, ...]
+) -> None:
+    assert manage(*first).code == 0
+    command = (*first, *undo)
+    assert manage(*command).code == 0
+    before = dumps.contents(migrated), dumps.schema(migrated)
+    settings = database_settings(migrated)
+    assert manage(*command).code == 0
+    assert (dumps.contents(migrated), dumps.schema(migrated)) == before
+    assert database_settings(migrated) == settings
+
+
 def test_an_asset_in_an_order_is_deleted_while_the_shop_is_rolled_back(
     migrated: Database, manage: Manage
 ) -> None:
     """The line that returns refers to nothing, in a table that is still closed."""
     line = migrated.rows(
-        "SELECT i.id, i.model_id FROM public.order_items i"
-        "  JOIN legacy.assets a ON a.id = i.model_id LIMIT 1"
+        "SELECT i.id, i.model_id FROM terrain.order_items i"
+        "  JOIN public.assets a ON a.id = i.model_id LIMIT 1"
     )[0]
     assert manage("rollback_migration", "--yes", "-v0").code == 0
     migrated.execute(f"DELETE FROM assets WHERE id = '{line[1]}'")
     result = manage("migrate", "-v0")
     assert (result.code, result.err) == (0, "")
     assert migrated.rows(
-        f"SELECT model_id FROM public.order_items WHERE id = '{line[0]}'"
+        f"SELECT model_id FROM terrain.order_items WHERE id = '{line[0]}'"
     ) == [(None,)]
     assert manage("verify_migration", "-v0").code == 0
 
@@ -238,8 +258,7 @@ def test_killed_at_any_commit_it_can_be_rolled_back(
     small: Database, undisturbed: Any, clone: Callable[[str], Database]
 ) -> None:
     commits, *_ = undisturbed
-    legacy = [f"--table=public.{name}" for name in LEGACY_TABLES]
-    definitions = dumps.schema(small, *legacy)
+    definitions = dumps.schema(small, *ONLY_LEGACY)
     rows = {name: dumps.rows(small, f"public.{name}") for name in LEGACY_TABLES}
     for last in sampled(commits, 2):
         database = clone(small.name)
@@ -247,30 +266,31 @@ def test_killed_at_any_commit_it_can_be_rolled_back(
         wait_until_gone(database)
         code, printed = killed_at(database, 0, "rollback_migration", "--yes")
         assert code == 0, f"commit {last}: {printed}"
-        assert dumps.schema(database, *legacy) == definitions, f"commit {last}"
+        assert dumps.schema(database, *ONLY_LEGACY) == definitions, f"commit {last}"
         for name in LEGACY_TABLES:
             assert dumps.rows(database, f"public.{name}") == rows[name]
 
 
-def test_rolled_back_while_the_tables_move(
+def test_rolled_back_while_the_triggers_are_put_on(
     small: Database, manage: Manage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Django has not written down a migration then that could be unapplied."""
-    moves = engine.stand_aside
+    """Django has not written down the migration then that puts them on."""
+    definitions = dumps.schema(small, *ONLY_LEGACY)
+    puts = engine.keep_in_step
 
-    def interrupted(connection: Any, table: str, *rest: Any) -> bool:
-        if table == "orders":
+    def interrupted(connection: Any, lens: Any, *rest: Any) -> None:
+        if lens.legacy == "orders":
             raise KeyboardInterrupt
-        return moves(connection, table, *rest)
+        puts(connection, lens, *rest)
 
-    monkeypatch.setattr(engine, "stand_aside", interrupted)
+    monkeypatch.setattr(engine, "keep_in_step", interrupted)
     assert manage("migrate", "-v0").code == 130
-    assert small.value("SELECT count(*) FROM legacy.assets") > 0
+    assert engine.our_triggers(connection, "@legacy.artists")
+    assert not engine.our_triggers(connection, "@legacy.orders")
     monkeypatch.undo()
     done = manage("rollback_migration", "--yes")
     assert (done.code, done.err) == (0, "")
-    assert "legacy" not in dumps.schemas(small)
-    assert small.value("SELECT count(*) FROM public.artists") > 0
+    assert dumps.schema(small, *ONLY_LEGACY) == definitions
     assert manage("migrate", "-v0").code == 0
     assert_whole(small)
 
@@ -336,6 +356,41 @@ def test_killed_at_any_commit_on_the_way_back_it_can_go_either_way(
                 assert dumps.schema(database) == definitions, f"commit {last}"
 
 
+@pytest.mark.parametrize("undo", [False, True], ids=["cut over", "undo"])
+def test_killed_at_any_commit_of_the_cut_over_it_is_gone_on_with(
+    small: Database, undisturbed: Any, clone: Callable[[str], Database], undo: bool
+) -> None:
+    """All names have changed places, or none has; and then it can go either way."""
+    _, contents, _ = undisturbed
+    migrated = clone(small.name)
+    assert killed_at(migrated, 0, "migrate", "-v0")[0] == 0
+    before = dumps.schema(migrated)
+    there = clone(migrated.name)
+    forth, back = ("cut_over", "--yes"), ("cut_over", "--undo", "--yes")
+    assert killed_at(there, 0, *forth)[0] == 0
+    after = dumps.schema(there)
+    start, command, other = (there, back, forth) if undo else (migrated, forth, back)
+    as_done, as_was = (before, after) if undo else (after, before)
+    code, printed = killed_at(clone(start.name), 0, *command)
+    assert code == 0, printed
+    commits = int(printed.split()[-1])
+    for last in sampled(commits, 5):
+        database = clone(start.name)
+        assert killed_at(database, last, *command)[0] == -signal.SIGKILL
+        wait_until_gone(database)
+        assert dumps.schema(database) in (as_done, as_was), f"commit {last}"
+        assert dumps.contents(database) == contents, f"commit {last}"
+        assert_whole(database)
+        connection.close()
+        for again, definitions in ((command, as_done), (other, as_was)):
+            code, printed = killed_at(database, 0, *again)
+            assert code == 0, f"commit {last}: {printed}"
+            assert dumps.schema(database) == definitions, f"commit {last}"
+            assert dumps.contents(database) == contents, f"commit {last}"
+        code, printed = killed_at(database, 0, "rollback_migration", "--yes")
+        assert code == 0, f"commit {last}: {printed}"
+
+
 def parked(database: Database) -> dict[str, Any]:
     """The rows of a database that was rolled back."""
     tables = database.rows(
@@ -390,7 +445,7 @@ def test_sizes_that_cross_batches(
 ) -> None:
     """Batches of two, then three: every row is copied once, none twice."""
     small.execute(f"TRUNCATE {', '.join(LEGACY_TABLES)}")
-    with small.connect("terrain", "public") as owner:
+    with small.connect(OWNER, "public") as owner:
         insert(owner, *(artist(f"#artist{number}") for number in range(rows)))
     assert manage("migrate", "-v0").code == 0
     assert small.value("SELECT count(*) FROM users") == rows
@@ -473,7 +528,6 @@ def test_a_delete_behind_the_cursor_does_not_come_back_to_life(
         cursor = small.old().execute(ids(f"DELETE FROM artists WHERE id = '{EARLY}'"))
         deleted.append(cursor.rowcount)
 
-    assert manage("prepare_database").code == 0
     during_the_batch_of(monkeypatch, EARLY, delete)
     assert manage("migrate", "-v0").code == 0
     assert deleted == [1]
@@ -490,7 +544,6 @@ def test_a_batch_beside_an_open_deletion_locks_its_rows_one_by_one(
     """Somebody's transaction has deleted one row; another deletes one of the batch."""
     threads, upserts = [], []
     whole = copying._copy_range
-    assert manage("prepare_database").code == 0
     first = small.old()
 
     def copying_beside(connection: Any, work: copying.Work, *rest: Any) -> None:
@@ -559,7 +612,7 @@ def write(
     database: Database, rng: random.Random, statements: tuple[str, ...], user: str
 ) -> None:
     """A few statements of one application; what the database refuses is refused."""
-    path = "legacy,public" if user == "shop_app" else "public"
+    path = ", ".join(database.place.own) if user == OWNER else database.place.legacy
     with database.connect(user, path) as application:
         for _ in range(6):
             statement = rng.choice(statements).format(
@@ -575,31 +628,37 @@ def write(
 def test_a_walk_there_and_back(small: Database, manage: Manage, seed: int) -> None:
     """Both applications write; back; the old one writes on; forward again; and again."""
     rng = random.Random(seed)
-    assert manage("prepare_database").code == 0
-    fresh = dumps.schema(small, *(f"--table=public.{name}" for name in LEGACY_TABLES))
+    fresh = dumps.schema(small, *ONLY_LEGACY)
     for _ in range(2):
         done = manage("migrate", "-v0")
         assert (done.code, done.err) == (0, "")
         assert_settled(small)
         for _ in range(2):
+            if rng.random() < 0.5:
+                swap(manage)
             write(small, rng, OLD_WRITES, "shop_app")
-            write(small, rng, NEW_WRITES, "terrain")
+            write(small, rng, NEW_WRITES, OWNER)
             if rng.random() < 0.5:
                 assert manage("settle").code == 0
             assert_whole(small)
-        legacy = {n: dumps.rows(small, f"legacy.{n}") for n in LEGACY_TABLES}
-        sets = dumps.rows(small, "asset_sets")
+        legacy = {n: dumps.rows(small, f"@legacy.{n}") for n in LEGACY_TABLES}
+        sets = dumps.rows(small, "@new.asset_sets")
         assert manage("rollback_migration", "--yes").code == 0
-        assert fresh == dumps.schema(
-            small, *(f"--table=public.{name}" for name in LEGACY_TABLES)
-        )
+        assert fresh == dumps.schema(small, *ONLY_LEGACY)
         for name in LEGACY_TABLES:
             assert dumps.rows(small, f"public.{name}") == legacy[name]
         assert dumps.rows(small, "legacy_parked.asset_sets") == sets
         write(small, rng, OLD_WRITES, "shop_app")
     assert manage("migrate", "-v0").code == 0
-    assert dumps.rows(small, "public.asset_sets") == sets
+    assert dumps.rows(small, "terrain.asset_sets") == sets
     assert_settled(small)
+
+
+def swap(manage: Manage) -> None:
+    """Cut over, or back, while the old application rests."""
+    undo = ("--undo",) if cut_over.is_done(connection) else ("--ignore-activity",)
+    done = manage("cut_over", "--yes", *undo)
+    assert (done.code, done.err) == (0, "")
 
 
 def assert_settled(database: Database) -> None:
@@ -608,7 +667,7 @@ def assert_settled(database: Database) -> None:
     assert database.value("SELECT count(*) FROM rebuilt.queue") == 0
     assert (
         database.rows(
-            "SELECT id, customer_email FROM public.orders"
+            "SELECT id, customer_email FROM @new.orders"
             " WHERE user_id IS NULL AND customer_email LIKE '%%@%%'"
         )
         == []
@@ -638,7 +697,7 @@ def test_what_only_the_new_schema_knows_is_parked_and_returns(
     assert "users" not in {
         name
         for (name,) in migrated.rows(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'terrain')"
         )
     }
     assert manage("migrate", "-v0").code == 0
@@ -656,6 +715,7 @@ def test_migrated_and_cleaned_up_is_as_fresh(
     migrated: Database, clone: Callable[[str], Database], manage: Manage
 ) -> None:
     """Law 5, by pg_dump: columns in order, defaults, indexes, constraints, grants."""
+    cut_over.cut_over(connection)
     cleanup.clean_up(connection)
     cleaned, settings = dumps.schema(migrated), database_settings(migrated)
     fresh = clone("template0")
@@ -675,6 +735,7 @@ def database_settings(database: Database) -> list[Any]:
 def test_cleaned_up_migrate_has_nothing_to_do(
     migrated: Database, manage: Manage
 ) -> None:
+    cut_over.cut_over(connection)
     cleanup.clean_up(connection)
     before = dumps.contents(migrated)
     assert manage("migrate", "-v0").code == 0
@@ -703,7 +764,7 @@ def test_the_reverse_of_each_migration_is_real(
     for app, name in steps:
         done = manage("migrate", app, name, "-v0")
         assert (done.code, done.err) == (0, ""), name
-    assert dumps.schemas(migrated) == {"public", "legacy_parked"}
+    assert dumps.schemas(migrated) == {"public", "terrain", "legacy_parked"}
     assert manage("migrate", "-v0").code == 0
     assert dumps.contents(migrated) == before
     assert dumps.schema(migrated) == definitions
@@ -713,33 +774,77 @@ def test_the_reverse_of_each_migration_is_real(
 
 
 def test_what_others_have_put_into_legacy_stays(migrated: Database) -> None:
+    cut_over.cut_over(connection)
     migrated.execute("CREATE TABLE legacy.notes (note text)")
     cleanup.clean_up(connection)
     assert dumps.schemas(migrated) == {"public", "legacy"}
     assert migrated.rows("SELECT * FROM legacy.notes") == []
 
 
-def test_moving_aside_waits_for_nobody_longer_than_its_timeout(shop: Database) -> None:
-    """A transaction of the old application is in the way: the move steps back and says so."""
-    old = shop.old()
+def in_the_way(old: psycopg.Connection[Any], what: str) -> str:
+    """What is said of a transaction of the old application that keeps a lock."""
+    pid = old.info.backend_pid
+    return (
+        rf"{what} has waited for \d+ s, now for process {pid} \(role shop_app,"
+        r" unnamed\), in its transaction: its statement is not for this role to see \(let it"
+        r" end, or end it: as role shop_app or a superuser,"
+        rf" SELECT pg_terminate_backend\({pid}\);\)\."
+    )
+
+
+def test_putting_triggers_on_waits_for_nobody_longer_than_its_timeout(
+    migrated: Database,
+) -> None:
+    """A transaction of the old application is in the way: it steps back and says so."""
+    old = migrated.old()
     said: list[str] = []
 
     def finish(sentence: str) -> None:
         said.append(sentence)
         old.execute("COMMIT")
 
+    artists = BY_LEGACY["artists"]
+    engine.let_go(connection, artists)
     old.execute("BEGIN")
-    old.execute("SELECT FROM artists LIMIT 1")
-    assert engine.stand_aside(connection, "artists", finish)
-    pid = old.info.backend_pid
-    assert re.fullmatch(
-        rf"Moving artists aside has waited for \d+ s, now for process {pid} \(role shop_app,"
-        r" unnamed\), in its transaction: its statement is not for this role to see \(let it"
-        r" end, or end it: as role shop_app or a superuser,"
-        rf" SELECT pg_terminate_backend\({pid}\);\)\.",
-        said[0],
-    )
-    assert shop.value("SELECT count(*) FROM legacy.artists") > 0
+    old.execute("UPDATE artists SET bio = bio")
+    engine.keep_in_step(connection, artists, finish)
+    what = "Putting the triggers on artists and users"
+    assert re.fullmatch(in_the_way(old, what), said[0])
+    assert engine.stands_beside(connection)
+
+
+def test_cutting_over_waits_for_nobody_longer_than_its_timeout(
+    migrated: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with the cut-over and its undoing, for a transaction that has only read."""
+    old = migrated.old(options="-c search_path=legacy,public")
+    for swap, what in (
+        (cut_over.cut_over, "Cutting over"),
+        (cut_over.undo, "Undoing the cut-over"),
+    ):
+        said: list[str] = []
+
+        def finish(sentence: str) -> None:
+            said.append(sentence)  # noqa: B023
+            old.execute("COMMIT")
+
+        old.execute("BEGIN")
+        old.execute("SELECT FROM artists LIMIT 1")
+        before = cut_over.is_done(connection)
+        swap(connection, finish)
+        assert re.fullmatch(in_the_way(old, what), said[0])
+        assert cut_over.is_done(connection) is not before
+
+        old.execute("BEGIN")
+        old.execute("SELECT FROM artists LIMIT 1")
+        monkeypatch.setattr(cut_over, "LIMIT", 0.2)
+        other = cut_over.undo if swap is cut_over.cut_over else cut_over.cut_over
+        definitions = dumps.schema(migrated)
+        with pytest.raises(locks.LockNotObtained, match=" Nothing was changed by this"):
+            other(connection)
+        assert dumps.schema(migrated) == definitions
+        monkeypatch.undo()
+        old.execute("COMMIT")
 
 
 #: Commits at the end of a rollback: migrations taken back, tables back in their place.

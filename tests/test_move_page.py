@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from terrain import locks
-from terrain.legacy import closing, guide, ledger
+from terrain.legacy import closing, cut_over, guide, ledger
 from terrain.legacy.console import actions, board, diagram, flows, verifying
 from terrain.legacy.models import Batch, Quarantine, Run
 from terrain.legacy.remembering import remembered
@@ -80,7 +80,7 @@ def test_the_diagram_has_each_table_with_its_rows(
     page = root.get(PAGE).content.decode()
     for table in ("user_tables", "order_items", "payments", "table_assets"):
         assert f'class="name">{table}</text>' in page
-    rows = migrated.value("SELECT count(*) FROM legacy.stripe_transfers")
+    rows = migrated.value("SELECT count(*) FROM public.stripe_transfers")
     assert f'class="count">{rows:,}</text>' in page
     assert (
         f'<th scope="row">stripe_transfers</th><td class="number">{rows:,}</td>' in page
@@ -154,10 +154,10 @@ def test_large_tables_are_not_counted(
     migrated: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flows, "COUNTED", 10)
-    migrated.execute("ANALYZE legacy.orders")
+    migrated.execute("ANALYZE public.orders")
     found = board.read(connection, settings.BACKUP_DIR).flows
     (orders,) = [each for each in found.each if each.legacy == "orders"]
-    rows = migrated.value("SELECT count(*) FROM legacy.orders")
+    rows = migrated.value("SELECT count(*) FROM public.orders")
     assert str(orders.legacy_rows) == f"about {rows:,}"
 
 
@@ -168,6 +168,7 @@ def test_a_database_made_new_has_no_old_tables(db: None) -> None:
 
 def test_after_cleanup_the_page_says_what_was(migrated: Database, root: Client) -> None:
     call_command("backup_database", verbosity=0)
+    cut_over.cut_over(connection)
     call_command("cleanup_legacy", "--yes", verbosity=0)
     page = text(root.get(PAGE))
     assert "the legacy tables are gone" in page
@@ -204,10 +205,10 @@ def test_what_failed_is_shown_with_its_rows_and_no_hash(
     migrated: Database, root: Client
 ) -> None:
     with migrated.superuser as owner:
-        owner.execute("ALTER TABLE public.users DISABLE TRIGGER USER")
+        owner.execute("ALTER TABLE terrain.users DISABLE TRIGGER USER")
         owner.execute(
-            "UPDATE public.users SET display_name = '<script>alert(1)</script>'"
-            " WHERE id = (SELECT id FROM legacy.artists LIMIT 1)"
+            "UPDATE terrain.users SET display_name = '<script>alert(1)</script>'"
+            " WHERE id = (SELECT id FROM public.artists LIMIT 1)"
         )
     with pytest.raises(SystemExit):
         call_command("verify_migration", verbosity=0)
@@ -218,7 +219,7 @@ def test_what_failed_is_shown_with_its_rows_and_no_hash(
     ]
     assert failed["rows"] and set(failed["rows"][0]) == {"id"}
     page = root.get(PAGE).content.decode()
-    assert "legacy.artists and rebuilt.artists differ." in page
+    assert "artists and rebuilt.artists differ." in page
     assert f'{reverse("admin:find")}?q={failed["rows"][0]["id"]}' in page
     assert "<script>alert(1)" not in page and "$2b$" not in page
 
@@ -297,9 +298,9 @@ def test_retry_releases_what_has_been_put_right(
         " LIMIT 1) RETURNING id"
     )
     with migrated.superuser as owner:  # repaired behind the triggers' back
-        owner.execute("ALTER TABLE legacy.user_tables DISABLE TRIGGER USER")
+        owner.execute("ALTER TABLE public.user_tables DISABLE TRIGGER USER")
         owner.execute(
-            "UPDATE legacy.user_tables SET layout_data = '{}' WHERE id = %s", [key]
+            "UPDATE public.user_tables SET layout_data = '{}' WHERE id = %s", [key]
         )
     answer = root.post(button("retry"))
     assert said(answer) == ["1 entries released, 0 left in quarantine."]
@@ -311,6 +312,7 @@ def test_retry_releases_what_has_been_put_right(
 def test_there_is_nothing_to_retry_after_cleanup(
     migrated: Database, root: Client
 ) -> None:
+    cut_over.cut_over(connection)
     migrated.execute("DROP SCHEMA legacy CASCADE")
     assert said(root.post(button("retry"))) == [
         "The legacy tables are not beside the new ones (any more), so there is nothing"

@@ -20,7 +20,7 @@ from terrain.legacy import settling, sql
 from terrain.legacy.mapping import LENSES
 from terrain.models import User
 from tests import dumps
-from tests.conftest import Database, Result
+from tests.conftest import Database, Result, pointed_at
 from tests.legacy import THEN, ids, insert, key, order, table
 
 pytestmark = pytest.mark.migration
@@ -144,14 +144,51 @@ def assert_in_step() -> None:
 def test_the_same_answers_before_and_after(
     shop: Database, clone: Callable[[str], Database], manage: Manage
 ) -> None:
-    """Before, on a connection held open across the migration, and on one opened since."""
+    """Before, on a connection held open across the migration, and on one opened since.
+
+    The role has no search path of its own, nor has the database, and nobody gives it one.
+    """
+    template = shop.name
+    held_open_at, opened_since_at = clone(template), clone(template)
+    expected = answers(shop.old())
+    assert manage("migrate", "-v0").code == 0
+    assert answers(opened_since_at.old()) == expected
+    assert_in_step()
+    with pointed_at(held_open_at.name):
+        held_open = held_open_at.old()
+        held_open.execute("SELECT 1")
+        assert manage("migrate", "-v0").code == 0
+        path = held_open.execute("SHOW search_path").fetchone()
+        assert path == ('"$user", public',)
+        assert answers(held_open) == expected
+        assert_in_step()
+
+
+def test_the_same_answers_after_a_cut_over_and_its_undoing(
+    shop: Database, clone: Callable[[str], Database], manage: Manage
+) -> None:
+    """On a connection that was open all the time, and rested in between."""
     migrated = clone(shop.name)
     expected = answers(shop.old())
-    assert manage("prepare_database").code == 0
-    held_open = migrated.old()
-    held_open.execute("SELECT 1")
     assert manage("migrate", "-v0").code == 0
+    held_open = migrated.old()
+    held_open.execute("SELECT FROM artists, orders")
+    assert manage("cut_over", "--yes", "--ignore-activity").code == 0
+    assert manage("cut_over", "--undo", "--yes").code == 0
     assert answers(held_open) == expected
+    assert_in_step()
+
+
+def test_the_same_answers_after_a_cut_over_with_the_path_of_prepare_database(
+    shop: Database, clone: Callable[[str], Database], manage: Manage
+) -> None:
+    """Statements go on; what else such an application does is listed by that command."""
+    migrated = clone(shop.name)
+    expected = answers(shop.old())
+    assert manage("migrate", "-v0").code == 0
+    assert manage("cut_over", "--yes").code == 0
+    assert manage("prepare_database").code == 0
+    assert answers(migrated.old()) == expected
     assert_in_step()
 
 
@@ -206,7 +243,6 @@ def test_prepared_statements_live_through_migration_and_rollback(
     shop: Database, manage: Manage
 ) -> None:
     """Generic plans and custom ones, on a connection held open all the time."""
-    assert manage("prepare_database").code == 0
     old = shop.old()
     for name, statement in PREPARED.items():
         old.execute(f"PREPARE {name} AS {statement}")  # type: ignore[arg-type]
@@ -222,12 +258,22 @@ def test_prepared_statements_live_through_migration_and_rollback(
 
     executed()  # the upsert has inserted; from here on it updates
     expected = executed()
+    there = ("cut_over", "--yes", "--ignore-activity")
     for command in (
         ("migrate", "-v0"),
         ("rollback_migration", "--yes"),
         ("migrate", "-v0"),
+        there,
+        ("cut_over", "--undo", "--yes"),
+        there,
+        ("rollback_migration", "--yes"),
     ):
-        assert manage(*command).code == 0
+        done = manage(*command)
+        assert (done.code, done.err) == (0, ""), command
+        # What it needs while its tables are there, and only then.
+        old.execute(
+            f"SET search_path = {'legacy, public' if command == there else 'public'}"
+        )
         assert executed() == expected, command
 
 
@@ -274,7 +320,7 @@ def test_truncate(migrated: Database, truncated: str, gone: tuple[str, ...]) -> 
     migrated.old().execute(f"TRUNCATE {truncated}")
     for lens in LENSES:
         left = migrated.value(
-            f"SELECT count(*) FROM public.{lens.new} n WHERE {lens.own}"
+            f"SELECT count(*) FROM terrain.{lens.new} n WHERE {lens.own}"
         )
         assert (left == 0) == (lens.legacy in gone), lens.legacy
     assert_in_step()
@@ -509,7 +555,7 @@ def test_a_role_that_owns_nothing_has_no_rights_on_the_new_tables(
         "legacy_quarantine",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            old.execute(f"SELECT FROM public.{new}")
+            old.execute(f"SELECT FROM terrain.{new}")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         old.execute("SELECT rebuilt.artists_to_new(gen_random_uuid())")
     old.execute(ids("UPDATE artists SET bio = 'fine'"))
@@ -530,18 +576,25 @@ def test_a_read_only_role_reads_on(
     assert reports.execute("SELECT count(order_number) FROM orders").fetchone() != (0,)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         reports.execute("SELECT user_email FROM orders")
+    assert manage("cut_over", "--yes", "--ignore-activity").code == 0
+    assert reports.execute(
+        "SELECT count(order_number) FROM legacy.orders"
+    ).fetchone() != (0,)
+    for orders in ("legacy.orders", "public.orders"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reports.execute(f"SELECT * FROM {orders}")  # type: ignore[arg-type]
 
 
 def test_settling_changes_nothing_the_old_application_reads(migrated: Database) -> None:
     old = migrated.old()
     insert(old, order("#later", email="Late@r.example"), table("#t", "late@r.example"))
     before = {
-        lens.legacy: dumps.rows(migrated, f"legacy.{lens.legacy}") for lens in LENSES
+        lens.legacy: dumps.rows(migrated, f"public.{lens.legacy}") for lens in LENSES
     }
     done = settling.settle(connection)
     assert (done.customers, done.linked) == (1, 2)
     assert before == {
-        lens.legacy: dumps.rows(migrated, f"legacy.{lens.legacy}") for lens in LENSES
+        lens.legacy: dumps.rows(migrated, f"public.{lens.legacy}") for lens in LENSES
     }
     customer = User.objects.get(email="late@r.example")
     assert customer.created_at.isoformat()[:19] == THEN.replace(" ", "T")

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 
 from terrain import locks
+from terrain.embedded import OWNER
 from terrain.legacy import closing, watching
 from terrain.legacy.settling import Settled
 from tests.both import Both
@@ -22,7 +23,7 @@ Manage = Callable[..., Result]
 
 SENTENCE = (
     r"Another command is at work on this database: process {pid} of the server"
-    r" \(terrain, role terrain, connected since \d\d:\d\d:\d\d UTC\)\. Wait for it, or"
+    rf" \(terrain, role {OWNER}, connected since \d\d:\d\d:\d\d UTC\)\. Wait for it, or"
     r" look with: python manage\.py migration_status\n"
 )
 
@@ -32,13 +33,13 @@ def test_a_second_run_says_who_is_running(
     shop: Database, manage: Manage, command: str
 ) -> None:
     """Before anything is changed; of a migrated database, test_commands.py says the rest."""
-    with shop.connect("terrain", "public", application_name="terrain") as first:
+    with shop.connect(OWNER, "public", application_name="terrain") as first:
         first.execute("SELECT pg_advisory_lock(%s)", [locks.RUN_LOCK])
         refused = manage(command, "-v0")
         pid = first.info.backend_pid
     assert refused.code == 2
     assert re.fullmatch(SENTENCE.format(pid=pid), refused.err)
-    assert shop.value("SELECT to_regnamespace('legacy')") is None
+    assert shop.value("SELECT to_regnamespace('terrain')") is None
 
 
 def test_what_is_closed_is_not_settled(both: Both, manage: Manage) -> None:
@@ -50,7 +51,7 @@ def test_what_is_closed_is_not_settled(both: Both, manage: Manage) -> None:
     refused = manage("settle")
     assert refused.code == 2
     assert refused.err == (
-        "public.orders is closed while the shop is on its way between the old application and"
+        "terrain.orders is closed while the shop is on its way between the old application and"
         " this one. It is opened at the end of: python manage.py migrate.\n"
     )
     assert watch.look() == Settled()

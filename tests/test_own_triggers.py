@@ -11,7 +11,7 @@ from terrain.legacy import settling
 from tests.both import Both
 from tests.legacy import ids, insert, order
 
-pytestmark = pytest.mark.migration
+pytestmark = [pytest.mark.migration, pytest.mark.both_places]
 
 
 def items(*lines: tuple[str, int]) -> str:
@@ -34,8 +34,8 @@ def trigger(both: Both, table: str, when: str, body: str, name: str = "a_shop") 
 
 def test_a_line_that_takes_another_of_its_order_along(both: Both) -> None:
     both.database.execute(
-        "ALTER TABLE public.order_items ADD COLUMN goes_with uuid"
-        " REFERENCES public.order_items (id) ON DELETE CASCADE"
+        "ALTER TABLE @new.order_items ADD COLUMN goes_with uuid"
+        " REFERENCES @new.order_items (id) ON DELETE CASCADE"
     )
     three = items(("#tower", 2), ("#bridge", 1), ("#tower", 1))
     both.does(f"UPDATE orders SET items = '{three}' WHERE id = '#ord'")
@@ -52,12 +52,12 @@ def test_a_line_that_takes_another_of_its_order_along(both: Both) -> None:
 
 
 def test_a_column_that_follows_another_of_its_row(both: Both) -> None:
-    both.database.execute("ALTER TABLE public.users ADD UNIQUE (email)")
+    both.database.execute("ALTER TABLE @new.users ADD UNIQUE (email)")
     both.does("UPDATE artists SET stripe_account_id = email WHERE id = '#ann'")
     both.database.execute(
-        "UPDATE public.users SET stripe_account_id = NULL WHERE stripe_account_id <> email;"
-        " ALTER TABLE public.users ADD FOREIGN KEY (stripe_account_id)"
-        " REFERENCES public.users (email) ON UPDATE CASCADE"
+        "UPDATE @new.users SET stripe_account_id = NULL WHERE stripe_account_id <> email;"
+        " ALTER TABLE @new.users ADD FOREIGN KEY (stripe_account_id)"
+        " REFERENCES @new.users (email) ON UPDATE CASCADE"
     )
     both.does("UPDATE artists SET email = 'n@n.example' WHERE id = '#ann'")
     assert both.sees("SELECT stripe_account_id FROM artists WHERE id = '#ann'") == [
@@ -83,9 +83,9 @@ def test_a_trigger_that_changes_a_new_order_before_its_lines_are_there(
 ) -> None:
     trigger(
         both,
-        "public.orders",
+        "@new.orders",
         "AFTER INSERT",
-        "UPDATE public.orders SET notes = 'welcome' WHERE id = NEW.id; RETURN NULL;",
+        "UPDATE @new.orders SET notes = 'welcome' WHERE id = NEW.id; RETURN NULL;",
     )
     insert(both.old, order("#o9", ({"asset_id": "#tower", "quantity": 2},), "6.66"))
     assert both.sees("SELECT notes, items::text FROM orders WHERE id = '#o9'") == [
@@ -98,9 +98,9 @@ def test_a_trigger_that_changes_other_rows_before_they_are_carried_over(
 ) -> None:
     trigger(
         both,
-        "public.models",
+        "@new.models",
         "AFTER UPDATE",
-        "UPDATE public.models SET genre = 'g' WHERE id <> NEW.id"
+        "UPDATE @new.models SET genre = 'g' WHERE id <> NEW.id"
         " AND genre IS DISTINCT FROM 'g'; RETURN NULL;",
     )
     both.does("UPDATE assets SET base_price = 77")
@@ -112,13 +112,13 @@ def test_a_trigger_that_changes_other_rows_before_they_are_carried_over(
 def test_two_triggers_that_each_change_the_row_on_their_side(both: Both) -> None:
     trigger(
         both,
-        "legacy.orders",
+        "@legacy.orders",
         "AFTER UPDATE OF items",
-        "UPDATE legacy.orders SET tracking_number = 't' WHERE id = NEW.id; RETURN NULL;",
+        "UPDATE @legacy.orders SET tracking_number = 't' WHERE id = NEW.id; RETURN NULL;",
     )
     trigger(
         both,
-        "public.orders",
+        "@new.orders",
         "BEFORE UPDATE",
         "NEW.notes := 'stored'; RETURN NEW;",
         "b_shop",
@@ -132,10 +132,10 @@ def test_two_triggers_that_each_change_the_row_on_their_side(both: Both) -> None
 
 def test_what_a_trigger_makes_of_lines_that_were_kept_from_going(both: Both) -> None:
     """The order is inserted again, and its new row is there already."""
-    trigger(both, "public.orders", "BEFORE DELETE", "RETURN NULL;")
+    trigger(both, "@new.orders", "BEFORE DELETE", "RETURN NULL;")
     trigger(
         both,
-        "public.order_items",
+        "@new.order_items",
         "BEFORE INSERT OR UPDATE",
         "NEW.special_instructions := 'si'; RETURN NEW;",
         "b_shop",
@@ -152,15 +152,15 @@ def test_what_a_trigger_makes_of_lines_that_were_kept_from_going(both: Both) -> 
 def test_triggers_that_never_agree_hold_the_row_and_stop_no_other(both: Both) -> None:
     trigger(
         both,
-        "legacy.artists",
+        "@legacy.artists",
         "BEFORE UPDATE",
         "NEW.name := upper(NEW.name); RETURN NEW;",
     )
     trigger(
         both,
-        "public.users",
+        "@new.users",
         "AFTER UPDATE OF display_name",
-        "UPDATE public.users SET display_name = 'n' || NEW.display_name WHERE id = NEW.id"
+        "UPDATE @new.users SET display_name = 'n' || NEW.display_name WHERE id = NEW.id"
         " AND length(display_name) < 200; RETURN NULL;",
         "b_shop",
     )
@@ -168,8 +168,8 @@ def test_triggers_that_never_agree_hold_the_row_and_stop_no_other(both: Both) ->
     both.does("UPDATE assets SET name = 'y' WHERE id = '#tower'")
     settling.settle(connection)
     assert [(table, id_) for table, id_, _why in both.held()] == [("artists", "#ann")]
-    both.database.execute("DROP TRIGGER b_shop ON public.users")
-    both.database.execute("DROP TRIGGER a_shop ON legacy.artists")
+    both.database.execute("DROP TRIGGER b_shop ON @new.users")
+    both.database.execute("DROP TRIGGER a_shop ON @legacy.artists")
     both.does("UPDATE artists SET name = 'z' WHERE id = '#ann'")
     assert both.held() == []
 
@@ -178,15 +178,15 @@ def test_triggers_that_each_insist_hold_the_row(both: Both) -> None:
     """The legacy row is the same at every level, and held all the same."""
     trigger(
         both,
-        "legacy.artists",
+        "@legacy.artists",
         "BEFORE UPDATE",
         "NEW.name := 'a'; RETURN NEW;",
     )
     trigger(
         both,
-        "public.users",
+        "@new.users",
         "AFTER UPDATE OF display_name",
-        "UPDATE public.users SET display_name = 'b' WHERE id = NEW.id"
+        "UPDATE @new.users SET display_name = 'b' WHERE id = NEW.id"
         " AND display_name <> 'b'; RETURN NULL;",
         "b_shop",
     )
@@ -202,10 +202,10 @@ def test_of_two_rows_that_are_spoilt_beneath_one_both_are_held(both: Both) -> No
         "INSERT INTO user_tables (id, user_email, name, table_config, layout_data)"
         " VALUES ('#two', 'sits@at.example', 'T', '{}', '{}')"
     )
-    spoils = "UPDATE legacy.user_tables SET table_config = '[]' WHERE id = '{}';"
+    spoils = "UPDATE @legacy.user_tables SET table_config = '[]' WHERE id = '{}';"
     trigger(
         both,
-        "public.tables",
+        "@new.tables",
         "AFTER UPDATE",
         f"IF NEW.name = 'boom' THEN {spoils.format('#den')} {spoils.format('#two')} END IF;"
         " RETURN NULL;",
@@ -222,9 +222,9 @@ def test_what_was_held_beneath_is_released_by_the_next_statement(both: Both) -> 
     """Also by one of the same message."""
     trigger(
         both,
-        "public.tables",
+        "@new.tables",
         "AFTER UPDATE",
-        "IF NEW.name = 'boom' THEN UPDATE legacy.user_tables SET table_config = '[]'"
+        "IF NEW.name = 'boom' THEN UPDATE @legacy.user_tables SET table_config = '[]'"
         " WHERE id = '#den'; END IF; RETURN NULL;",
     )
     both.does(
@@ -242,9 +242,9 @@ def test_lines_are_those_that_a_trigger_beneath_has_left(
     left = [{"asset_id": "#tower", **({"quantity": quantity} if quantity else {})}]
     trigger(
         both,
-        "public.orders",
+        "@new.orders",
         "AFTER UPDATE",
-        f"IF NEW.status = 'x' THEN UPDATE legacy.orders SET items = '{json.dumps(left)}'"
+        f"IF NEW.status = 'x' THEN UPDATE @legacy.orders SET items = '{json.dumps(left)}'"
         " WHERE id = NEW.id; END IF; RETURN NULL;",
     )
     five = items(("#tower", 5))
@@ -272,12 +272,12 @@ def test_a_flag_names_the_key_that_its_row_has_now(both: Both) -> None:
 
 def test_a_reference_to_a_line_does_not_keep_its_order_late(both: Both) -> None:
     both.database.execute(
-        "CREATE TABLE public.remarks (line uuid REFERENCES public.order_items (id));"
-        " INSERT INTO public.remarks SELECT id FROM public.order_items"
+        "CREATE TABLE public.remarks (line uuid REFERENCES @new.order_items (id));"
+        " INSERT INTO public.remarks SELECT id FROM @new.order_items"
     )
     both.does("DELETE FROM stripe_transfers")
     both.does("UPDATE orders SET id = '#o9' WHERE id = '#ord'")
     assert both.has("SELECT count(*) FROM rebuilt.queue WHERE late") == [(0,)]
     assert both.has(
-        "SELECT i.order_id FROM remarks r JOIN order_items i ON i.id = r.line"
+        "SELECT i.order_id FROM public.remarks r JOIN order_items i ON i.id = r.line"
     ) == [("#o9",)]

@@ -15,6 +15,7 @@ from django.db import DatabaseError, connection, connections
 
 from catalogue import assets
 from terrain import locks, pace
+from terrain.embedded import OWNER
 from terrain.legacy import copying, customers, ledger, reconciling, settling
 from terrain.legacy.mapping import LENSES
 from terrain.pace import ALONE, BESIDE_OTHERS, Pace, control, governor, watch
@@ -126,9 +127,9 @@ def test_who_comes_and_goes_between_two_looks_is_noticed(migrated: Database) -> 
 def test_sessions_that_wait_for_a_lock_of_ours_are_seen_by_a_plain_owner(
     both: Both,
 ) -> None:
-    own = both.database.connect("terrain", "public")
+    own = both.database.connect(OWNER, "public")
     own.execute("BEGIN")
-    own.execute("SELECT FROM legacy.artists WHERE id = %s FOR UPDATE", [key("#ann")])
+    own.execute("SELECT FROM public.artists WHERE id = %s FOR UPDATE", [key("#ann")])
     thread, _ = in_background(
         lambda: both.does("UPDATE artists SET bio = 'x' WHERE id = '#ann'")
     )
@@ -155,7 +156,7 @@ def test_a_batch_that_others_wait_for_makes_the_next_ones_shorter(
         run.turn(connection, own)
         with locks.transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
-                "SELECT FROM legacy.artists WHERE id = %s FOR UPDATE", [key("#ann")]
+                "SELECT FROM public.artists WHERE id = %s FOR UPDATE", [key("#ann")]
             )
             thread, _ = in_background(
                 lambda: both.does("UPDATE artists SET bio = 'x' WHERE id = '#ann'")
@@ -188,7 +189,7 @@ def test_batches_are_halved_on_a_statement_timeout_down_to_one_row(
     def slow(connection: Any, work: Any, shard: Any, after: Any, upto: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM legacy.artists WHERE id <= %s"
+                "SELECT count(*) FROM public.artists WHERE id <= %s"
                 " AND (%s::uuid IS NULL OR id > %s)",
                 [upto, after, after],
             )
@@ -252,16 +253,16 @@ def test_orders_are_kept_and_told(migrated: Database, manage: Manage) -> None:
     orders = control.read(connection)
     since = f"{orders.paused_at:%Y-%m-%d %H:%M} UTC"
     told = (
-        f"The move is paused by role terrain since {since}, resume with:"
+        f"The move is paused by role {OWNER} since {since}, resume with:"
         " python manage.py migration_control resume\n"
-        "The move is throttled to 25 % of the time by role terrain; end that with:"
+        f"The move is throttled to 25 % of the time by role {OWNER}; end that with:"
         " python manage.py migration_control throttle off\n"
         "The move does not slow down for archive or replicas; end that with:"
         " python manage.py migration_control ignore off\n"
     )
     assert manage("migration_control").out == told
     assert manage("migration_control", "pause").out == (
-        f"It is paused by role terrain since {since}, resume with:"
+        f"It is paused by role {OWNER} since {since}, resume with:"
         " python manage.py migration_control resume\n"
     )
     status = manage("migration_status")
@@ -269,7 +270,7 @@ def test_orders_are_kept_and_told(migrated: Database, manage: Manage) -> None:
     assert status.out.endswith("\nNext: python manage.py migration_control resume\n")
     document = json.loads(manage("migration_status", "--json").out)
     assert document["next"] == "migration_control resume"
-    assert document["pace"]["orders"]["paused_by"] == "role terrain"
+    assert document["pace"]["orders"]["paused_by"] == f"role {OWNER}"
     assert document["pace"]["runs"] == []
     assert (
         manage("migration_control", "throttle", "off").out == "No longer throttled.\n"
@@ -464,7 +465,7 @@ def test_at_work_a_tenth_of_the_time(
         run.turn(connection, own)
         assert rests == [pytest.approx(0.36, abs=0.1)]
         assert control.reports(connection)[0].why == (
-            "throttled to 10 % of the time by role terrain"
+            f"throttled to 10 % of the time by role {OWNER}"
         )
         control.throttle(connection, None)
         own.took(1, 0.04)
@@ -493,7 +494,6 @@ def crawling(shop: Database, manage: Manage) -> Iterator[tuple[str, Any]]:
         " 'id', gen_random_uuid(), 'order_number', o.order_number || '-' || n,"
         " 'stripe_payment_id', NULL))).* FROM orders o, generate_series(1, 9) n"
     )
-    assert manage("prepare_database").code == 0
     assert manage("migrate", "terrain", "-v0").code == 0
     control.throttle(connection, 4)
     url = url_of(shop.cluster, shop.name)
@@ -505,10 +505,10 @@ def crawling(shop: Database, manage: Manage) -> Iterator[tuple[str, Any]]:
 
 
 def batches_of_orders(shop: Database) -> int:
-    if not shop.value("SELECT to_regclass('public.legacy_batch') IS NOT NULL"):
+    if not shop.value("SELECT to_regclass('terrain.legacy_batch') IS NOT NULL"):
         return 0
     found: int = shop.value(
-        "SELECT count(*) FROM public.legacy_batch b JOIN public.legacy_run r ON r.id = b.run_id"
+        "SELECT count(*) FROM terrain.legacy_batch b JOIN terrain.legacy_run r ON r.id = b.run_id"
         " WHERE r.step = 'copy orders'"
     )
     return found
@@ -523,7 +523,7 @@ def test_pause_resume_and_ctrl_c_from_another_terminal(
     )
     until(lambda: status(manage, "copy orders")["state"] == "paused")
     assert status(manage, "copy orders")["detail"].startswith(
-        "paused by role terrain since "
+        f"paused by role {OWNER} since "
     )
     before = batches_of_orders(shop)
     (report,) = control.reports(connection)
@@ -535,7 +535,7 @@ def test_pause_resume_and_ctrl_c_from_another_terminal(
         " resume and then the same command again.\n"
     )
     assert "Traceback" not in err
-    assert "\n    … copy orders: paused by role terrain since " in err
+    assert f"\n    … copy orders: paused by role {OWNER} since " in err
     assert batches_of_orders(shop) == before
     assert control.reports(connection) == []
     assert status(manage, "copy orders")["state"] == "paused"
@@ -557,7 +557,7 @@ def test_killed_while_paused_the_next_run_is_paused_too(
     process.kill()
     process.communicate(timeout=30)
     until(lambda: control.reports(connection) == [])  # nobody says so any more
-    assert shop.value("SELECT count(*) FROM public.terrain_pace_state") == 1
+    assert shop.value("SELECT count(*) FROM terrain.terrain_pace_state") == 1
     with popen(url, "migrate") as again:
         until(lambda: control.reports(connection))
         before = batches_of_orders(shop)
@@ -567,13 +567,13 @@ def test_killed_while_paused_the_next_run_is_paused_too(
         )
         _out, err = again.communicate(timeout=60)
     assert again.returncode == 0
-    assert err.startswith("  … The move is paused by role terrain since ") or (
-        "\n    … The move is paused by role terrain since " in err
+    assert err.startswith(f"  … The move is paused by role {OWNER} since ") or (
+        f"\n    … The move is paused by role {OWNER} since " in err
     )
     assert "\n    … migrate: goes on" in err
     assert batches_of_orders(shop) > before
     assert manage("verify_migration", "-v0").code == 0
-    assert shop.value("SELECT count(*) FROM public.terrain_pace_state") == 0
+    assert shop.value("SELECT count(*) FROM terrain.terrain_pace_state") == 0
 
 
 def test_ctrl_c_in_the_middle_of_a_copy(

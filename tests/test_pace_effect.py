@@ -15,6 +15,7 @@ from django.db import connection, connections, transaction
 from catalogue import assets
 from catalogue.models import Model
 from terrain import pace, progress
+from terrain.embedded import OWNER
 from terrain.legacy import guide
 from terrain.models import User
 from terrain.pace import control, governor, watch
@@ -49,7 +50,7 @@ def here(
     watch._known.clear()
     monkeypatch.setattr(governor, "LOOK_EVERY", 0.02)
     monkeypatch.setattr(governor, "TELL_EVERY", 0.0)
-    servers.ask("GRANT pg_monitor TO terrain")
+    servers.ask(f"GRANT pg_monitor TO {OWNER}")
     with django_db_blocker.unblock(), at(servers):
         yield servers
         control.resume(connection)
@@ -193,7 +194,7 @@ def test_what_an_operator_ignores_slows_nobody(
 
 
 def test_a_role_that_may_not_see_replicas_is_told_so_once(here: Pair) -> None:
-    here.ask("REVOKE pg_monitor FROM terrain")
+    here.ask(f"REVOKE pg_monitor FROM {OWNER}")
     log = io.StringIO()
     with progress.shown(1, log):
         for _ in range(2):
@@ -233,7 +234,7 @@ def test_a_step_that_is_one_statement_waits_for_replicas_before_it_begins(
 
 def wait_in_thread() -> None:
     try:
-        between_steps(connections["default"], "migrate", "public.models")
+        between_steps(connections["default"], "migrate", "terrain.models")
     finally:
         connections["default"].close()
 
@@ -284,7 +285,7 @@ def test_wal_kept_for_a_slot_that_nobody_reads_from(
 ) -> None:
     """A plain owner sees that much of a replica that is gone."""
     monkeypatch.setattr(watch, "KEPT_BYTES", 20 * 2**20)
-    here.ask("REVOKE pg_monitor FROM terrain")
+    here.ask(f"REVOKE pg_monitor FROM {OWNER}")
     here.ask("SELECT pg_create_physical_replication_slot('gone', true)")
     control.ignore(connection, (control.ARCHIVE,))
     try:

@@ -7,7 +7,6 @@ those outlive the clients: what reaches them, and when, is what this is about.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,8 @@ import pytest
 
 from bench import remembered, traffic
 from bench.told import Shop
+from terrain.embedded import OWNER
+from terrain.legacy.mapping import LENSES
 from tests import pooler
 from tests.conftest import OLD_ROLE, Database, Result
 from tests.pooler import Pooler
@@ -23,6 +24,7 @@ from tests.test_old_application import answers, assert_in_step
 pytestmark = pytest.mark.migration
 
 Manage = Callable[..., Result]
+LEGACY_TABLES = [lens.legacy for lens in LENSES]
 
 
 @pytest.fixture
@@ -31,66 +33,42 @@ def pool(shop: Database) -> Iterator[Pooler]:
         yield made
 
 
-def wait_for_new_connections(pool: Pooler, pids: set[int]) -> None:
-    """Until none of these processes is a connection of the pool's any more."""
-    deadline = time.monotonic() + 10
-    while pids & {
-        int(row["remote_pid"]) for row in pool_servers(pool) if row["remote_pid"]
-    }:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def pool_servers(pool: Pooler) -> list[dict[str, Any]]:
-    import psycopg
-    from psycopg.rows import dict_row
-
-    with psycopg.connect(
-        host=str(pool.folder),
-        port=pooler.PORT,
-        dbname="pgbouncer",
-        user=pooler.CONSOLE,
-        autocommit=True,
-        cursor_factory=psycopg.ClientCursor,
-        row_factory=dict_row,
-    ) as connection:
-        return connection.execute("SHOW SERVERS").fetchall()
-
-
-def path(connection: Any) -> tuple[str, int]:
-    """The search path of whichever connection the pool gives, and its process."""
-    found: tuple[str, int] = connection.execute(
-        "SELECT current_setting('search_path'), pg_backend_pid()"
+def place(connection: Any) -> tuple[str, str, int]:
+    """The search path and the schema of whichever connection the pool gives, and its process."""
+    found: tuple[str, str, int] = connection.execute(
+        "SELECT current_setting('search_path'), current_schema(), pg_backend_pid()"
     ).fetchone()
     return found
 
 
-def test_the_path_reaches_a_pools_connections_when_they_are_recycled(
+def test_a_pools_connections_live_through_all_of_it(
     shop: Database, pool: Pooler, manage: Manage
 ) -> None:
-    """Not by itself, not by the pool's reset query: the setting is read as a session begins."""
+    """Nothing is recycled, nor reset: there and back, cut over and back."""
     client = pool.connect(shop.name)
-    before, pid = path(client)
-    assert before == '"$user", public'
-
-    prepared = manage("prepare_database")
-    assert prepared.code == 0
-    assert f"    process {pid}: role {OLD_ROLE}" in prepared.out
-    assert path(client) == (before, pid)
-    client.execute("DISCARD ALL")
-    assert path(client) == (before, pid)
-    asked = manage("preflight")
-    assert asked.code == 1
-    assert "Sessions are older than the search path" in asked.out
-    assert f"process {pid}" in asked.out
-
-    pool.console("RECONNECT")
-    wait_for_new_connections(pool, {pid})
-    after, other = path(client)
-    assert (after, other != pid) == ("legacy, public", True)
-    assert manage("preflight").code == 0
-    assert manage("migrate", "-v0") == Result(0, "", "")
-    assert client.execute("SELECT count(*) FROM orders").fetchone() != (0,)
+    before = place(client)
+    assert before[:2] == ('"$user", public', "public")
+    counts = {
+        table: client.execute(f"SELECT count(*) FROM {table}").fetchone()  # type: ignore[arg-type]
+        for table in LEGACY_TABLES
+    }
+    # The pool keeps its connection, idle, and that is all that a plain owner sees.
+    for command in (
+        ("preflight",),
+        ("migrate", "-v0"),
+        ("rollback_migration", "--yes"),
+        ("migrate", "-v0"),
+        ("cut_over", "--yes", "--ignore-activity"),
+        ("cut_over", "--undo", "--yes"),
+    ):
+        done = manage(*command)
+        assert (done.code, done.err) == (0, ""), command
+        if "--ignore-activity" in command:
+            continue
+        assert place(client) == before, command
+        for table, count in counts.items():
+            asked = client.execute(f"SELECT count(*) FROM {table}")  # type: ignore[arg-type]
+            assert asked.fetchone() == count, (command, table)
 
 
 def test_the_same_answers_before_during_and_after(
@@ -107,13 +85,11 @@ def test_the_same_answers_before_during_and_after(
     database = clone(template)
     before = remembered.Before(template)
     client = pool.connect(database.name)
-    pids = {path(client)[1]}
-    assert manage("prepare_database").code == 0
-    pool.console("RECONNECT")
-    wait_for_new_connections(pool, pids)
+    assert place(client)[:2] == ('"$user", public', "public")
 
-    with database.connect("terrain", "public") as asked:
+    with database.connect(OWNER, "public") as asked:
         found = Shop.of(asked)
+        asked.execute(f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE}")
     ended = threading.Event()
     clients = [
         traffic.Client(pool.connect(database.name), found, number)
@@ -140,8 +116,8 @@ def test_the_same_answers_before_during_and_after(
         told.merge(other.told)
     assert told.refused == []
     assert manage("settle").code == 0  # what has become late since it was run
-    with database.connect("terrain", "public") as seen:
-        assert [*remembered.faults(seen, "legacy", before, told)] == []
+    with database.connect(OWNER, "public") as seen:
+        assert [*remembered.faults(seen, "public", before, told)] == []
         assert [*remembered.disagreements(seen)] == []
 
     migrated = clone(template)

@@ -4,81 +4,41 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 from django.db import connection, connections
-from psycopg import sql as pg
 
-from terrain.legacy import preflight, prepare
-from terrain.legacy.findings import Finding, Severity
+from terrain.embedded import OWNER
+from terrain.legacy import cut_over, preflight
+from terrain.legacy.findings import Severity
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.preflight.rows import forecast_rows
 from tests import hostile
-from tests.conftest import OLD_ROLE, Database, Result, connecting
+from tests.conftest import Database, Result, connecting
+from tests.planting import odd, only, plant, wait_until_alone
 
 pytestmark = pytest.mark.migration
 
 Manage = Callable[..., Any]
 
 
-def plant(*statements: str) -> None:
-    """As the owner, over Django's connection, so that no other session is left behind."""
-    with connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-
-
-def odd(report: preflight.Report) -> list[Finding]:
-    """What is neither fine nor merely told."""
-    return [
-        each
-        for each in report.findings
-        if each.severity not in (Severity.PASSES, Severity.TELLS)
-    ]
-
-
-def only(report: preflight.Report, name: str) -> Finding:
-    """The one finding there is."""
-    found = odd(report)
-    assert [each.name for each in found] == [name], found
-    return found[0]
-
-
-def wait_until_alone(shop: Database) -> None:
-    """A server process ends a moment after its client has gone."""
-    deadline = time.monotonic() + 10
-    while prepare.other_sessions(connection):
-        assert time.monotonic() < deadline
-    shop.opened.clear()
-
-
-@pytest.fixture
-def role(administrator: psycopg.Connection[Any]) -> Iterator[str]:
-    """A role that may log in and nothing else, gone after the test's database."""
-    name = f"somebody_{time.monotonic_ns()}"
-    administrator.execute(pg.SQL("CREATE ROLE {} LOGIN").format(pg.Identifier(name)))
-    yield name
-    administrator.execute(pg.SQL("DROP ROLE {}").format(pg.Identifier(name)))
-
-
 # --- nothing to find -----------------------------------------------------------------------
 
 
 def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
-    """Nothing is prepared, nobody is connected: nothing needs to be."""
+    """No other session is connected, and no name is taken."""
     assert odd(preflight.run(connection)) == []
     result = manage("preflight")
     assert result.code == 0
     assert result.err == ""
     assert (
-        "✓ No other session is connected, so nothing needs preparing: migrate sets the"
-        " search path itself.\n" in result.out
+        "✓ No other session with rights on the legacy tables is connected.\n"
+        in result.out
     )
     assert "✓ All 1,109 rows can be read back as they are, to the byte.\n" in result.out
     assert (
@@ -88,7 +48,6 @@ def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
     assert re.findall(
         r"^(\S.*?)  +([A-Z ]+?)  +(\S.*?)  +(\d*)  +(\d+)$", result.out, re.M
     ) == [
-        ("move tables aside", "ACCESS EXCLUSIVE", "readers and writers", "12", "1"),
         ("put triggers on", "SHARE ROW EXCLUSIVE", "writers", "35", "3"),
         ("copy rows", "ROW EXCLUSIVE", "deletions in one batch", "80", "1"),
         ("build indexes", "SHARE UPDATE EXCLUSIVE", "nobody", "", "1"),
@@ -98,18 +57,18 @@ def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
         ("limits of the catalogue", "SHARE ROW EXCLUSIVE", "writers", "20", "2"),
         ("open new tables", "ACCESS EXCLUSIVE", "readers and writers", "10", "1"),
         (
+            "cut over: exchange names",
+            "ACCESS EXCLUSIVE",
+            "readers and writers",
+            "100",
+            f"{len(LENSES) + len(cut_over.our_names())}",
+        ),
+        (
             "rollback: take triggers off",
             "ACCESS EXCLUSIVE",
             "readers and writers",
             "30",
             "3",
-        ),
-        (
-            "rollback: move tables back",
-            "ACCESS EXCLUSIVE",
-            "readers and writers",
-            "12",
-            "1",
         ),
         (
             "cleanup: drop tables",
@@ -121,7 +80,7 @@ def test_a_shop_as_it_is_found_is_fine(shop: Database, manage: Manage) -> None:
     ]
     assert "\nNobody would be in the way of these locks now.\n" in result.out
     assert result.out.endswith(
-        "Nothing blocks. Next: python manage.py prepare_database\n"
+        "Nothing blocks. Next: python manage.py backup_database\n"
     )
 
 
@@ -142,14 +101,14 @@ def test_json_is_one_document_and_nothing_else(shop: Database, manage: Manage) -
     document = json.loads(result.out)
     assert document["blocked"] is True
     assert document["rows"]["orders"] == 500
-    moving, *_, cleaning = document["locks"]
-    assert moving == {
-        "step": "move tables aside",
+    _, copying, *_, cleaning = document["locks"]
+    assert copying == {
+        "step": "copy rows",
         "tables": [f"public.{lens.legacy}" for lens in LENSES],
         "together": 1,
-        "mode": "ACCESS EXCLUSIVE",
-        "blocks": "readers and writers",
-        "seconds": 0.012,
+        "mode": "ROW EXCLUSIVE",
+        "blocks": "deletions in one batch",
+        "seconds": 0.08,
         "in_the_way": [],
     }
     assert cleaning["step"] == "cleanup: drop tables"
@@ -266,57 +225,29 @@ SHAPES: dict[str, tuple[str, list[str], str, str]] = {
         "Put it back, once no id occurs twice: ALTER TABLE stripe_transfers ADD PRIMARY"
         " KEY (id).",
     ),
-    "a table users": (
-        "in-the-way",
-        ["CREATE TABLE users (id integer)"],
-        "public.users is in the way of what this project makes under that name.",
-        "Rename it: ALTER TABLE public.users RENAME TO users_old.",
-    ),
-    "a view payments": (
-        "in-the-way",
-        ["CREATE VIEW payments AS SELECT 1 AS one"],
-        "public.payments is in the way of what this project makes under that name.",
-        "Rename it: ALTER TABLE public.payments RENAME TO payments_old.",
-    ),
-    "a type models": (
-        "in-the-way",
-        ["CREATE TYPE models AS ENUM ('a')"],
-        "public.models is in the way of what this project makes under that name.",
-        "Rename it: ALTER TABLE public.models RENAME TO models_old.",
-    ),
-    "an index that ours is called": (
-        "in-the-way",
-        ["CREATE INDEX legacy_quarantine_key ON artists (name)"],
-        "",
-        "",
-    ),
-    "an index of that name on a table of others": (
-        "in-the-way",
-        [
-            "CREATE TABLE guests (name text)",
-            "CREATE INDEX legacy_quarantine_key ON guests (name)",
-        ],
-        "public.legacy_quarantine_key is in the way of what this project makes under that"
-        " name.",
-        "Rename it: ALTER TABLE public.legacy_quarantine_key RENAME TO"
-        " legacy_quarantine_key_old.",
-    ),
-    "another table where ours is to go": (
-        "in-the-way",
-        [
-            "CREATE SCHEMA legacy",
-            "CREATE TABLE legacy.orders (LIKE public.orders INCLUDING ALL)",
-        ],
-        "legacy.orders is in the way of public.orders, which is to move there.",
-        "Rename it: ALTER TABLE legacy.orders RENAME TO orders_old.",
-    ),
-    "a schema rebuilt of somebody else's": (
-        "in-the-way",
+    "a schema rebuilt with other tables": (
+        "schemas",
         ["CREATE SCHEMA rebuilt", "CREATE TABLE rebuilt.engines (id integer)"],
-        "The schema rebuilt, which this project makes and drops, has something else in it:"
+        "The schema rebuilt, which this project makes and drops, contains other relations:"
         " engines.",
-        "Move it elsewhere, or rename the schema: ALTER SCHEMA rebuilt RENAME TO"
-        " rebuilt_old.",
+        "Rename it: ALTER SCHEMA rebuilt RENAME TO rebuilt_old; or move what is in it elsewhere"
+        " and drop it.",
+    ),
+    "a schema legacy": (
+        "schemas",
+        ["CREATE SCHEMA legacy"],
+        "The schema legacy, which this project makes and drops, exists already and was not made"
+        " by it.",
+        "Rename it: ALTER SCHEMA legacy RENAME TO legacy_old; or move what is in it elsewhere and"
+        " drop it.",
+    ),
+    "a schema terrain": (
+        "schemas",
+        ["CREATE SCHEMA terrain"],
+        "The schema terrain, which this project makes and drops, exists already and was not made"
+        " by it.",
+        "Rename it: ALTER SCHEMA terrain RENAME TO terrain_old; or move what is in it elsewhere"
+        " and drop it.",
     ),
     "everybody may create functions": (
         "public-create",
@@ -325,44 +256,6 @@ SHAPES: dict[str, tuple[str, list[str], str, str]] = {
         " triggers that keep both sides in step run code of its own as the owner.",
         "Run: REVOKE CREATE ON SCHEMA public FROM PUBLIC; or accept the risk with"
         " PREFLIGHT_ACCEPT=public-create.",
-    ),
-    "a function that qualifies a name": (
-        "qualified-functions",
-        [
-            "CREATE FUNCTION how_many() RETURNS bigint LANGUAGE sql"
-            " AS 'SELECT count(*) FROM public.artists'"
-        ],
-        "Functions would look for the tables where they no longer are.",
-        "Let them name the tables without a schema, and let their search path begin with"
-        " legacy; or accept with PREFLIGHT_ACCEPT=qualified-functions if nobody calls them.",
-    ),
-    "a function that pins its path": (
-        "qualified-functions",
-        [
-            "CREATE FUNCTION how_many() RETURNS bigint LANGUAGE sql SET search_path = public"
-            " AS 'SELECT count(*) FROM artists'"
-        ],
-        "Functions would look for the tables where they no longer are.",
-        "Let them name the tables without a schema, and let their search path begin with"
-        " legacy; or accept with PREFLIGHT_ACCEPT=qualified-functions if nobody calls them.",
-    ),
-    "a statement that qualifies a name": (
-        "qualified-statements",
-        [
-            "CREATE VIEW pg_stat_statements AS SELECT d.oid AS dbid, 5::bigint AS calls,"
-            " 'SELECT * FROM public.orders'::text AS query FROM pg_database d"
-            " WHERE d.datname = current_database()"
-        ],
-        "Statements have been seen that name the tables with the schema public.",
-        "Take the schema out of them; or accept with PREFLIGHT_ACCEPT=qualified-statements"
-        " if they are history.",
-    ),
-    "a publication": (
-        "publications",
-        ["CREATE PUBLICATION feed FOR TABLE orders, artists"],
-        "Tables are published; a subscriber knows them by a name that will change.",
-        "Create the tables in a schema legacy on the subscriber, or drop the publication;"
-        " accept with PREFLIGHT_ACCEPT=publications.",
     ),
     "an empty value": (
         "empty-values",
@@ -417,29 +310,13 @@ SHAPES: dict[str, tuple[str, list[str], str, str]] = {
 def test_what_is_planted_is_found_and_nothing_else(shop: Database, what: str) -> None:
     name, statements, sentence, remedy = SHAPES[what]
     plant(*statements)
-    report = preflight.run(connection)
-    if not sentence:  # it only looks like a problem
-        assert odd(report) == []
-        return
-    found = only(report, name)
+    found = only(preflight.run(connection), name)
     assert (found.sentence, found.remedy) == (sentence, remedy)
     assert found.severity == Severity.BLOCKS
 
 
 def test_a_loose_column_without_empty_values_is_fine(shop: Database) -> None:
     plant("ALTER TABLE artists ALTER COLUMN name DROP NOT NULL")
-    assert odd(preflight.run(connection)) == []
-
-
-def test_functions_that_follow_the_tables_are_fine(shop: Database) -> None:
-    plant(
-        "CREATE FUNCTION how_many() RETURNS bigint LANGUAGE sql"
-        " SET search_path = legacy, public AS 'SELECT count(*) FROM artists'",
-        "CREATE FUNCTION archived() RETURNS bigint LANGUAGE sql"
-        " AS 'SELECT 1::bigint -- once public.orders_archive'",
-        "CREATE FUNCTION by_oid() RETURNS bigint LANGUAGE sql"
-        " BEGIN ATOMIC SELECT count(*) FROM public.artists; END",
-    )
     assert odd(preflight.run(connection)) == []
 
 
@@ -460,7 +337,7 @@ def test_another_encoding_is_refused(
 ) -> None:
     administrator.execute(
         "CREATE DATABASE ascii_template TEMPLATE template0 ENCODING 'SQL_ASCII'"
-        " LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER libc OWNER terrain"
+        f" LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER libc OWNER {OWNER}"
     )
     try:
         clone("ascii_template")
@@ -477,9 +354,9 @@ def test_a_role_without_privileges(role: str, shop: Database, manage: Manage) ->
     with connecting(USER=role):
         found = only(preflight.run(connection), "privileges")
         result = manage("migrate")
-    owner = "(it belongs to terrain)"
+    owner = f"(it belongs to {OWNER})"
     assert found.sentence == (
-        f"The role {role} lacks CREATE on the database; CREATE on the schema public; "
+        f"The role {role} lacks CREATE on the database; "
         + "; ".join(f"ownership of public.{lens.legacy} {owner}" for lens in LENSES)
         + "."
     )
@@ -490,22 +367,22 @@ def test_a_role_without_privileges(role: str, shop: Database, manage: Manage) ->
 
 def test_tables_of_several_owners(role: str, shop: Database) -> None:
     with shop.superuser as superuser:
-        superuser.execute(f"GRANT {role} TO terrain")
+        superuser.execute(f"GRANT {role} TO {OWNER}")
         superuser.execute(f"ALTER TABLE orders OWNER TO {role}")
     wait_until_alone(shop)
     found = only(preflight.run(connection), "privileges")
     assert found.sentence == (
-        f"The legacy tables belong to several roles: {role}, terrain."
+        f"The legacy tables belong to several roles: {OWNER}, {role}."
     )
 
 
 @pytest.mark.migration
-def test_tables_of_another_owner_are_moved_kept_in_step_and_given_back(
+def test_tables_of_another_owner_are_kept_in_step(
     role: str, shop: Database, manage: Manage
 ) -> None:
     """Of whom we are a member: the triggers' functions are that owner's, and nobody else's."""
     with shop.superuser as superuser:
-        superuser.execute(f"GRANT {role} TO terrain")
+        superuser.execute(f"GRANT {role} TO {OWNER}")
         for lens in LENSES:
             superuser.execute(f"ALTER TABLE {lens.legacy} OWNER TO {role}")
     wait_until_alone(shop)
@@ -514,9 +391,9 @@ def test_tables_of_another_owner_are_moved_kept_in_step_and_given_back(
         "SELECT DISTINCT pg_get_userbyid(proowner), has_function_privilege('public', oid,"
         " 'EXECUTE') FROM pg_proc WHERE pronamespace = 'rebuilt'::regnamespace"
     ) == [(role, False)]
-    with shop.connect(role, "legacy") as old:
+    with shop.connect(role) as old:
         old.execute("UPDATE orders SET user_name = 'Changed'")
-    assert shop.rows("SELECT DISTINCT customer_name FROM public.orders") == [
+    assert shop.rows("SELECT DISTINCT customer_name FROM terrain.orders") == [
         ("Changed",)
     ]
     again = manage("settle", "--again")
@@ -540,105 +417,8 @@ def test_the_disk_is_too_small(shop: Database) -> None:
 # --- who uses the tables -------------------------------------------------------------------
 
 
-def test_a_session_that_will_not_find_its_tables(
-    shop: Database, manage: Manage
-) -> None:
-    """Of another role's session the owner sees next to nothing, and counts it all the same."""
-    old = shop.old()
-    found = only(preflight.run(connection), "search-path")
-    assert found.sentence == (
-        "Sessions are connected that will not find their tables once they have moved."
-    )
-    assert found.rows == (
-        {"session": f"process {old.info.backend_pid}: role {OLD_ROLE}"},
-    )
-    prepare.prepare(connection)
-    found = only(preflight.run(connection), "old-sessions")
-    assert found.rows == (
-        {"session": f"process {old.info.backend_pid}: role {OLD_ROLE}"},
-    )
-    old.close()
-    wait_until_alone(shop)
-    shop.old()
-    assert odd(preflight.run(connection)) == []
-
-
-def test_a_session_of_the_same_role_is_told_by_its_age(shop: Database) -> None:
-    mine = shop.connect()
-    prepare.prepare(connection)
-    found = only(preflight.run(connection), "old-sessions")
-    assert str(found.rows[0]["session"]).startswith(
-        f"process {mine.info.backend_pid}: role terrain, unnamed, local, since "
-    )
-
-
-def test_a_role_with_a_path_of_its_own(role: str, shop: Database) -> None:
-    """Only if it has anything to do with the tables, and is not for us to alter."""
-    with shop.superuser as superuser:
-        superuser.execute(
-            f"ALTER ROLE {role} IN DATABASE {shop.name} SET search_path = shop, public"
-        )
-        wait = superuser.info.backend_pid
-    assert wait
-    wait_until_alone(shop)
-    assert odd(preflight.run(connection)) == []
-    plant(f"GRANT SELECT ON artists TO {role}")
-    found = only(preflight.run(connection), "role-paths")
-    assert found.rows == (
-        {
-            "role": role,
-            "search_path": "shop, public",
-            "needs": f"ALTER ROLE {role} IN DATABASE {shop.name} SET search_path = legacy,"
-            " shop, public;",
-        },
-    )
-    assert found.remedy == (
-        "Have a superuser run what each needs, or accept with PREFLIGHT_ACCEPT=role-paths"
-        " if the shop does not use them."
-    )
-    plant(f"REVOKE SELECT ON artists FROM {role}")
-
-
-def test_a_database_that_is_not_ours_to_alter(shop: Database) -> None:
-    """Then each role needs a path, and not each is ours either."""
-    with shop.superuser as superuser:
-        superuser.execute(f"ALTER DATABASE {shop.name} OWNER TO postgres")
-        superuser.execute(f"GRANT CREATE ON DATABASE {shop.name} TO terrain")
-        superuser.execute("GRANT CREATE ON SCHEMA public TO terrain")
-    wait_until_alone(shop)
-    found = only(preflight.run(connection), "role-paths")
-    assert [row["role"] for row in found.rows] == [OLD_ROLE]
-    assert found.rows[0]["needs"] == (
-        f"ALTER ROLE {OLD_ROLE} IN DATABASE {shop.name} SET search_path = legacy, public;"
-    )
-
-
-def test_a_subscription(shop: Database) -> None:
-    with shop.superuser as superuser:
-        superuser.execute(
-            "CREATE SUBSCRIPTION feed CONNECTION 'dbname=nowhere' PUBLICATION feed"
-            " WITH (connect = false, slot_name = NONE)"
-        )
-        superuser.execute("SET allow_system_table_mods = on")
-        superuser.execute(
-            "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
-            " SELECT oid, 'orders'::regclass, 'r' FROM pg_subscription WHERE subname = 'feed'"
-        )
-    wait_until_alone(shop)
-    report = preflight.run(connection)
-    with shop.superuser as superuser:
-        superuser.execute("DROP SUBSCRIPTION feed")
-    found = only(report, "publications")
-    assert found.sentence == (
-        "Tables are filled by a subscription, which would look for them where they no"
-        " longer are."
-    )
-    assert found.rows == ({"table": "orders"},)
-
-
 def test_a_transaction_that_migrate_would_wait_for(shop: Database) -> None:
-    prepare.prepare(connection)
-    other = shop.connect(path="legacy,public", application_name="report")
+    other = shop.connect(application_name="report")
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM orders")
     found = only(preflight.run(connection, patience=0), "transactions")
@@ -646,57 +426,89 @@ def test_a_transaction_that_migrate_would_wait_for(shop: Database) -> None:
     (row,) = found.rows
     assert row["process"] == other.info.backend_pid
     assert row["application"] == "report"
-    assert row["locks"] == "orders"
+    assert row["locks"] == "public.orders"
     assert odd(preflight.run(connection, patience=3600)) == []
 
 
 def test_who_is_in_the_way_now_is_named_with_what_they_hold_up(
     shop: Database, manage: Manage
 ) -> None:
-    prepare.prepare(connection)
-    other = shop.connect(path="legacy,public", application_name="pg_dump")
+    other = shop.connect(application_name="pg_dump")
     other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    other.execute("LOCK TABLE public.orders IN ACCESS SHARE MODE")
-    other.execute("SELECT count(*) FROM public.orders")
+    other.execute("LOCK TABLE orders IN ACCESS SHARE MODE")
+    other.execute("SELECT count(*) FROM orders")
     result = manage("preflight")
     assert re.sub(
         r"for \d+ s", "for N s", result.out.partition("\n  In the way now: ")[2]
     ) == (
-        f"process {other.info.backend_pid} (role terrain, pg_dump), a backup by pg_dump for N s"
+        f"process {other.info.backend_pid} (role {OWNER}, pg_dump), a backup by pg_dump for N s"
         " (let it end, and begin no other)\n"
-        "    of: move tables aside, build indexes, unique constraints, open new tables,"
-        " rollback: take triggers off, rollback: move tables back, cleanup: drop tables\n"
+        "    of: build indexes, unique constraints, open new tables,"
+        " cut over: exchange names, rollback: take triggers off, cleanup: drop tables\n"
         "Nothing blocks. Next: python manage.py backup_database\n"
     )
     locked = {
         lock["step"]: [each["kind"] for each in lock["in_the_way"]]
         for lock in json.loads(manage("preflight", "--json").out)["locks"]
     }
-    assert locked["move tables aside"] == ["backup"]
+    assert locked["cut over: exchange names"] == ["backup"]
     assert locked["foreign keys"] == []
+
+
+def test_who_holds_a_new_table_is_in_the_way_of_the_cut_over(
+    migrated: Database, manage: Manage
+) -> None:
+    other = migrated.connect(application_name="web")
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM terrain.asset_sets")
+    report = preflight.run(connection, patience=0)
+    assert report.outlook is not None
+    (cutting_over,) = (
+        lock for lock in report.outlook.locks if lock.step == "cut over: exchange names"
+    )
+    assert [each.pid for each in cutting_over.in_the_way] == [other.info.backend_pid]
 
 
 def test_what_locks_took_the_last_time_is_what_is_foretold(
     migrated: Database, manage: Manage
 ) -> None:
-    migrated.execute("DELETE FROM legacy_run WHERE step LIKE 'lock: Moving %'")
+    migrated.execute(
+        "DELETE FROM legacy_run WHERE step LIKE 'lock: Putting the triggers %'"
+    )
     migrated.execute(
         "INSERT INTO legacy_run (step, state, seconds) VALUES"
-        " ('lock: Moving artists aside', 'done', 0.25),"
-        " ('lock: Moving artists aside', 'done', 0.5),"
-        " ('lock: Moving orders aside', 'done', 0.125)"
+        " ('lock: Putting the triggers on artists and users', 'done', 0.25),"
+        " ('lock: Putting the triggers on artists and users', 'done', 0.5),"
+        " ('lock: Putting the triggers on orders and orders', 'done', 0.125)"
     )
-    assert manage("rollback_migration", "--yes", "-v", "0").code == 0
+    for command in (
+        ("cut_over", "--yes"),
+        ("cut_over", "--undo", "--yes"),
+        ("rollback_migration", "--yes"),
+    ):
+        result = manage(*command, "-v", "0")
+        assert result.code == 0, result.err
+    noted = {
+        what.removeprefix("lock: "): seconds
+        for what, seconds in migrated.rows(
+            "SELECT step, seconds FROM legacy_run WHERE step LIKE 'lock: %%' ORDER BY id"
+        )
+    }
+    taken_off = max(
+        seconds
+        for what, seconds in noted.items()
+        if what.startswith("Taking the triggers off ")
+    )
     seconds = {
         lock["step"]: lock["seconds"]
         for lock in json.loads(manage("preflight", "--json").out)["locks"]
     }
-    assert seconds["move tables aside"] == 0.5
-    assert 0 < seconds["rollback: move tables back"] < 0.5
+    assert seconds["put triggers on"] == 0.5
+    assert seconds["cut over: exchange names"] == round(noted["Cutting over"], 4)
+    assert seconds["rollback: take triggers off"] == round(taken_off, 4)
 
 
 def test_an_isolation_in_which_the_sync_is_noticed(shop: Database) -> None:
-    prepare.prepare(connection)
     plant(
         f"ALTER DATABASE {shop.name} SET default_transaction_isolation = 'serializable'",
         f"ALTER ROLE CURRENT_USER IN DATABASE {shop.name}"
@@ -740,7 +552,10 @@ def test_what_blocks_can_be_accepted_by_name(
 
 
 def test_migrate_stops_before_the_first_change(shop: Database, manage: Manage) -> None:
-    plant("ALTER TABLE orders DROP COLUMN notes", "CREATE TABLE users (id integer)")
+    plant(
+        "ALTER TABLE orders DROP COLUMN notes",
+        "ALTER TABLE orders ADD COLUMN remarks text",
+    )
     before = snapshot(shop)
     wait_until_alone(shop)
     result = manage("migrate")

@@ -173,8 +173,15 @@ def test_no_color_is_respected(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     stream, written = terminal
+    seen = ""
+
+    def read() -> str:
+        nonlocal seen
+        seen += os.read(written, 65536).decode()
+        return seen
+
     with shown(1, stream):
         report(Progress("copy orders", 5_000, 20_000, 10.0))
-    seen = os.read(written, 65536).decode()
-    assert "copy orders" in seen
+        until(lambda: "copy orders" in read())
+    until(lambda: "\x1b[?25h" in read())
     assert not re.search(r"\x1b\[[\d;]*3\d[\d;]*m", seen)

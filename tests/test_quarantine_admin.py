@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 
 from orders.models import OrderItem
+from terrain.legacy import cut_over
 from terrain.legacy.models import Batch, Quarantine, Released, Run
 from terrain.models import User
 from tests import browser, factories, odd_rows
@@ -63,12 +65,12 @@ def test_the_page_says_what_is_wrong_and_shows_the_row(
     assert url(type_of_order(), "change", held.legacy_id) in page
     assert 'name="_save"' not in page
     migrated.execute(
-        "UPDATE legacy.orders SET notes = 'seen' WHERE id = %s", held.legacy_id
+        "UPDATE public.orders SET notes = 'seen' WHERE id = %s", held.legacy_id
     )
     page = root.get(url(Quarantine, "change", held.pk)).content.decode()
     assert '<pre class="value">seen</pre>' in page
     migrated.execute(
-        "UPDATE legacy.orders SET notes = NULL WHERE id = %s", held.legacy_id
+        "UPDATE public.orders SET notes = NULL WHERE id = %s", held.legacy_id
     )
     page = root.get(url(Quarantine, "change", held.pk)).content.decode()
     assert "<td>NULL</td><td></td>" in page and "seen" not in page
@@ -114,10 +116,10 @@ def test_retrying_releases_what_has_been_put_right(
     assert second.startswith(f"Not yet: orders {held.legacy_id} has an item without")
     migrated.superuser.execute(
         "SET session_replication_role = replica;"
-        "ALTER TABLE legacy.orders DISABLE TRIGGER zz_terrain_sync_row;"
-        'UPDATE legacy.orders SET items = \'[{"asset_id": "x", "quantity": 3}]\''
+        "ALTER TABLE public.orders DISABLE TRIGGER zz_terrain_sync_row;"
+        'UPDATE public.orders SET items = \'[{"asset_id": "x", "quantity": 3}]\''
         " WHERE order_number = 'H-1';"
-        "ALTER TABLE legacy.orders ENABLE ALWAYS TRIGGER zz_terrain_sync_row"
+        "ALTER TABLE public.orders ENABLE ALWAYS TRIGGER zz_terrain_sync_row"
     )
     assert Quarantine.objects.filter(pk=held.pk).exists()
     page = root.get(url(Quarantine, "change", held.pk)).content
@@ -162,6 +164,7 @@ def test_deciding_needs_a_permission(held: Quarantine) -> None:
 def test_there_is_nothing_to_retry_once_the_legacy_tables_are_gone(
     migrated: Database, root: Client, held: Quarantine
 ) -> None:
+    cut_over.cut_over(connection)
     migrated.execute("DROP SCHEMA rebuilt CASCADE; DROP SCHEMA legacy CASCADE")
     assert said(act(root, "retry", held)) == [
         "The legacy tables are not beside the new ones (any more), so there is nothing to"

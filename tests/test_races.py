@@ -24,7 +24,7 @@ from tests.conftest import Result
 from tests.legacy import artist, insert, key, model, named, order, table
 from tests.stepping import NEVER, Command, Outcome, Session, pause_at_commit
 
-pytestmark = pytest.mark.migration
+pytestmark = [pytest.mark.migration, pytest.mark.both_places]
 
 PAYMENT = (
     "INSERT INTO stripe_transfers (stripe_transfer_id, order_id, artist_id, amount)"
@@ -39,7 +39,7 @@ def old(both: Both, name: str = "old") -> Session:
 
 
 def new(both: Both) -> Session:
-    path = both.database.connect("terrain", "public")
+    path = both.database.new()
     return Session(path, both.database.superuser, "new")
 
 
@@ -149,7 +149,7 @@ def test_nor_where_a_trigger_locks_what_is_changed(both: Both) -> None:
     both.database.execute(
         "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
         " 'BEGIN NEW.updated_at := now(); RETURN NEW; END';"
-        "CREATE TRIGGER a_stamp BEFORE UPDATE ON legacy.assets"
+        "CREATE TRIGGER a_stamp BEFORE UPDATE ON @legacy.assets"
         " FOR EACH ROW EXECUTE FUNCTION stamp()"
     )
     one, other = old(both), old(both)
@@ -354,9 +354,9 @@ def test_a_key_given_anew_that_was_deleted_since_the_snapshot(
         # A trigger of the shop's has locked it before ours looks at it.
         both.database.execute(
             "CREATE FUNCTION locking() RETURNS trigger LANGUAGE plpgsql AS"
-            " 'BEGIN PERFORM FROM legacy.user_tables WHERE id = NEW.id AND name = NEW.name"
+            " 'BEGIN PERFORM FROM @legacy.user_tables WHERE id = NEW.id AND name = NEW.name"
             " FOR UPDATE; RETURN NULL; END';"
-            "CREATE TRIGGER a_lock AFTER INSERT ON legacy.user_tables"
+            "CREATE TRIGGER a_lock AFTER INSERT ON @legacy.user_tables"
             " FOR EACH ROW EXECUTE FUNCTION locking()"
         )
     one.does(REPEATABLE)
@@ -398,7 +398,7 @@ def test_the_new_application_does_not_overwrite_a_late_row(late_order: Both) -> 
     outcome = writer.does("UPDATE orders SET notes = 'new' WHERE id = '#ord'")
     assert (outcome.sqlstate, outcome.message) == (
         "55P03",
-        "legacy.orders #ord has changed and waits for settle",
+        late_order.place.fill("@legacy.orders #ord has changed and waits for settle"),
     )
     settling.settle(connection)
     succeeds(writer.does("UPDATE orders SET notes = 'new' WHERE id = '#ord'"))
@@ -552,7 +552,7 @@ def test_a_trigger_on_a_new_table_takes_no_old_statement_with_it(both: Both) -> 
         " IF NEW.bio = 'refused' THEN RAISE EXCEPTION 'not that'; END IF;"
         " IF NEW.bio = 'broken' THEN PERFORM 1 FROM public.no_such_table; END IF;"
         " RETURN NEW; END $$;"
-        " CREATE TRIGGER odd AFTER UPDATE ON public.users FOR EACH ROW"
+        " CREATE TRIGGER odd AFTER UPDATE ON @new.users FOR EACH ROW"
         " EXECUTE FUNCTION public.odd()"
     )
     one = old(both)
@@ -560,7 +560,7 @@ def test_a_trigger_on_a_new_table_takes_no_old_statement_with_it(both: Both) -> 
     succeeds(one.does("UPDATE artists SET bio = 'broken' WHERE id = '#bob'"))
     assert both.held() == [("artists", "#ann", "refused")]
     assert late(both) == [("artists", "#bob", "42P01")]
-    both.database.execute("DROP TRIGGER odd ON public.users")
+    both.database.execute("DROP TRIGGER odd ON @new.users")
     settling.settle(connection)
     assert both.held() == []
 
@@ -776,7 +776,7 @@ def test_a_key_made_again_while_its_row_is_taken_away(both: Both) -> None:
         both.does("DELETE FROM user_tables WHERE id = '#den'")
     both.newly("UPDATE tables SET max_assets = 9 WHERE id = '#den'")
     one = old(both)
-    taker = Session(both.database.connect("terrain", "public"), both.database.superuser)
+    taker = Session(both.database.new(), both.database.superuser)
     one.does("BEGIN")
     succeeds(
         one.does(
@@ -808,7 +808,7 @@ def test_a_value_taken_from_a_row_that_is_just_being_changed(both: Both) -> None
         both.does("SELECT set_config('terrain.echo', 'legacy.user_tables:*@0', true)")
         both.does("UPDATE user_tables SET share_token = 'c' WHERE id = '#t2'")
         both.does("UPDATE user_tables SET share_token = 'b' WHERE id = '#t1'")
-    taker = Session(both.database.connect("terrain", "public"), both.database.superuser)
+    taker = Session(both.database.new(), both.database.superuser)
     one = old(both)
     taker.does("BEGIN")
     succeeds(taker.does("SELECT rebuilt.user_tables_to_new('#t1')"))

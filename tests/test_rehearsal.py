@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from terrain.embedded import OWNER
 from terrain.legacy import rehearsal, rehearsed
 from tests import dumps
 from tests.backups import command
@@ -54,15 +55,15 @@ def test_a_rehearsal_from_backup_to_status(
     assert (result.code, result.err) == (0, "")
     document = json.loads(result.out)
     assert dumps.schema(backed_up) == before
-    assert backed_up.value("SELECT to_regclass('public.legacy_run') IS NULL")
+    assert backed_up.value("SELECT to_regclass('terrain.legacy_run') IS NULL")
     assert copies(administrator, backed_up.name) == []
     assert [each["command"] for each in document["steps"]] == [
         "preflight",
-        "prepare_database",
         "migrate",
         "settle",
         "copy_models_to_assets",
         "verify_migration",
+        "cut_over",
         "rollback_migration",
     ]
     assert {each["state"] for each in document["steps"]} == {"done"}
@@ -78,7 +79,7 @@ def test_a_rehearsal_from_backup_to_status(
     assert status["rehearsal"] == document | {"digest": status["rehearsal"]["digest"]}
     steps = {each["name"]: each for each in status["steps"]}
     assert steps["migrate"]["took"] is None
-    assert steps["migrate"]["rehearsed"] == document["steps"][2]["seconds"]
+    assert steps["migrate"]["rehearsed"] == document["steps"][1]["seconds"]
     assert steps["copy orders"]["rehearsed"] == document["times"]["copy orders"]
     assert steps["backup"]["rehearsed"] == document["backup_seconds"]
     assert "\nRehearsed 20" in manage("migration_status").out
@@ -97,6 +98,7 @@ def test_a_rehearsal_from_backup_to_status(
         "s took",
         "s rehearsed",
     ]
+    assert manage("cut_over", "--yes", "-v", "0") == Result(0, "", "")
     assert manage("backup_database", "-v", "0").code == 0
     assert manage("cleanup_legacy", "--yes", "--despite-use", "-v", "0").code == 0
     assert json.loads(manage("migration_status", "--json").out)["rehearsal"] is None
@@ -153,8 +155,8 @@ def test_a_copy_that_is_kept_is_nobody_s_leftover(
                 "A copy that upgrade --rehearse has made (kept: drop it when it is not needed).",
             )
         ]
-        with psycopg.connect(backed_up.cluster.dsn(kept, "terrain")) as there:
-            found = there.execute("SELECT count(*) FROM legacy.orders").fetchone()
+        with psycopg.connect(backed_up.cluster.dsn(kept, OWNER)) as there:
+            found = there.execute("SELECT count(*) FROM public.orders").fetchone()
             assert found == (500,)
         rehearsal.drop_leftovers(_server(), print)
         assert len(copies(administrator, backed_up.name)) == 1

@@ -1,5 +1,5 @@
-"""The experiments behind docs/decisions/0001: a renamed table with a view under its old
-name is noticed by the old application; a table moved to another schema is not.
+"""The experiments behind docs/decisions/0001: the old application notices a renamed table with
+a view under its old name, and a table moved to another schema; one that stays it does not.
 
 Each statement is tried over a connection opened, and where it says so prepared, before
 the change.
@@ -121,10 +121,17 @@ def test_a_view_takes_no(
             old.execute(statement)  # type: ignore[arg-type]
 
 
-def test_a_table_in_another_schema_takes_everything(
-    shop: Database, old: psycopg.Connection[Any]
+@pytest.fixture
+def path_set(shop: Database) -> psycopg.Connection[Any]:
+    """The old application, with the path that finds a table that has moved."""
+    return shop.old(options="-c search_path=legacy,public", prepare_threshold=None)
+
+
+def test_a_table_in_another_schema_takes_every_statement(
+    shop: Database, path_set: psycopg.Connection[Any]
 ) -> None:
     """All of the above, over the same connection and with what it had prepared."""
+    old = path_set
     old.execute("PREPARE every AS SELECT * FROM artists ORDER BY id")
     before = old.execute("EXECUTE every").fetchall()
     shop.execute(MOVE)
@@ -144,13 +151,70 @@ def test_a_table_in_another_schema_takes_everything(
 
 
 def test_the_name_of_a_schema_that_is_not_there_changes_nothing(
-    shop: Database, old: psycopg.Connection[Any]
+    shop: Database, path_set: psycopg.Connection[Any]
 ) -> None:
     """So the search path can be set long before a table moves."""
-    assert old.execute("SHOW search_path").fetchone() == ("legacy,public",)
-    assert old.execute("SELECT to_regclass('artists')::text").fetchone() == ("artists",)
+    assert path_set.execute("SHOW search_path").fetchone() == ("legacy,public",)
+    assert where(path_set) == "public"
     shop.execute(MOVE)
-    assert old.execute(
+    assert where(path_set) == "legacy"
+
+
+def where(old: psycopg.Connection[Any]) -> str:
+    """The schema in which the old application finds the artists."""
+    found = old.execute(
         "SELECT relnamespace::regnamespace::text FROM pg_class"
         " WHERE oid = 'artists'::regclass"
-    ).fetchone() == ("legacy",)
+    ).fetchone()
+    assert found is not None
+    return str(found[0])
+
+
+def test_a_table_in_another_schema_moves_the_current_schema(
+    shop: Database, path_set: psycopg.Connection[Any]
+) -> None:
+    """An application does more than query: what it makes at its start lands elsewhere."""
+    shop.execute("CREATE TABLE session (sid text); INSERT INTO session VALUES ('s1')")
+    shop.execute("GRANT ALL ON session TO shop_app")
+    assert path_set.execute("SELECT current_schema()").fetchone() == ("public",)
+    shop.execute(MOVE)
+    assert path_set.execute("SELECT current_schema()").fetchone() == ("legacy",)
+    start = "CREATE TABLE IF NOT EXISTS session (sid text)"
+    with pytest.raises(errors.InsufficientPrivilege):
+        path_set.execute(start)
+    shop.execute("GRANT CREATE ON SCHEMA legacy TO shop_app")
+    path_set.execute(start)
+    assert path_set.execute("SELECT sid FROM session").fetchall() == []
+    assert shop.rows("SELECT sid FROM public.session") == [("s1",)]
+
+
+def test_a_table_in_another_schema_is_lost_to_a_client_without_the_path(
+    shop: Database, old: psycopg.Connection[Any]
+) -> None:
+    shop.execute(MOVE)
+    with pytest.raises(errors.UndefinedTable):
+        old.execute("SELECT FROM artists")
+
+
+def test_a_table_that_stays_takes_everything(
+    migrated: Database, old_of_migrated: psycopg.Connection[Any]
+) -> None:
+    """What was chosen: no path, no move, nothing to notice."""
+    old = old_of_migrated
+    assert old.execute("SHOW search_path").fetchone() == ('"$user", public',)
+    assert old.execute("SELECT current_schema()").fetchone() == ("public",)
+    assert where(old) == "public"
+    old.execute("PREPARE every AS SELECT * FROM artists ORDER BY id")
+    old.execute("EXECUTE every")
+    old.execute("SELECT a.id, a.name, count(*) FROM artists a GROUP BY a.id")
+    old.execute(INSERT)
+    old.execute(f"{INSERT} ON CONFLICT (email) DO UPDATE SET name = 'N'")
+    old.execute(f"{INSERT} ON CONFLICT ON CONSTRAINT artists_email_key DO NOTHING")
+    with old.cursor().copy("COPY artists FROM STDIN"):
+        pass
+    old.execute("TRUNCATE artists CASCADE")
+
+
+@pytest.fixture
+def old_of_migrated(migrated: Database) -> psycopg.Connection[Any]:
+    return migrated.old(prepare_threshold=None)

@@ -17,6 +17,7 @@ import pytest
 from django.db import connection as django_connection
 from psycopg import sql as pg
 
+from terrain.embedded import OWNER
 from terrain.legacy import backup
 from terrain.legacy.backup import (
     Damaged,
@@ -134,8 +135,8 @@ def test_migrated_database(
     )
     with pointed_at(name):
         restored = Database(migrated.cluster, name)
-        restored.execute("UPDATE legacy.orders SET user_name = 'Somebody else'")
-        assert restored.rows("SELECT DISTINCT customer_name FROM public.orders") == [
+        restored.execute("UPDATE public.orders SET user_name = 'Somebody else'")
+        assert restored.rows("SELECT DISTINCT customer_name FROM terrain.orders") == [
             ("Somebody else",)
         ]
         assert manage("verify_migration").code == 0
@@ -173,13 +174,13 @@ def test_what_no_dump_of_one_database_has(
         'ALTER DATABASE {} SET search_path = legacy, public, "Odd one"',
         "ALTER DATABASE {} SET work_mem = '5MB'",
         "ALTER DATABASE {} SET application_name = 'it''s, or not'",
-        "ALTER ROLE terrain IN DATABASE {} SET DateStyle = 'SQL, DMY'",
+        f"ALTER ROLE {OWNER} IN DATABASE {{}} SET DateStyle = 'SQL, DMY'",
         "COMMENT ON DATABASE {} IS 'the shop'",
         "REVOKE ALL ON DATABASE {} FROM PUBLIC",
         "GRANT CONNECT ON DATABASE {} TO shop_app WITH GRANT OPTION",
     ):
         with psycopg.connect(
-            shop.cluster.dsn("postgres", "terrain"), autocommit=True
+            shop.cluster.dsn("postgres", OWNER), autocommit=True
         ) as owner:
             owner.execute(statement.format(shop.name))  # type: ignore[arg-type]
     assert manage("backup_database").code == 0
@@ -246,7 +247,7 @@ def test_empty_database_is_no_obstacle(
     administrator: Administrator,
 ) -> None:
     name = names()
-    administrator.execute(f"CREATE DATABASE {name} OWNER terrain")
+    administrator.execute(f"CREATE DATABASE {name} OWNER {OWNER}")
     there = backups.databases(administrator, name)
     assert manage("restore_database", kept, "--into", name).code == 0
     assert backups.databases(administrator, name) == there
@@ -304,7 +305,7 @@ def test_somebody_comes_at_the_last_moment(
     assert result.code == 1
     assert re.fullmatch(
         rf"The database {shop.name} is in use and was not touched: process \d+ of the server"
-        r" \(role terrain, unnamed\)\. Stop those applications, or restore beside it with"
+        rf" \(role {OWNER}, unnamed\)\. Stop those applications, or restore beside it with"
         r" --into NAME\.\n",
         result.err,
     )
@@ -351,13 +352,13 @@ def test_role_that_may_not_create_databases(
         assert said[1] == (
             f"Restoring {backup.load(kept).rows:,} rows into {name}, which is empty"
         )
-        # What belonged to terrain belongs to whoever restored it, and that is said.
+        # What belonged to the owner belongs to whoever restored it, and that is said.
         assert re.fullmatch(
             r"! \d+ owners, grants or settings could not be given back, for want of a role"
             r" or of rights; what they are about belongs to you:",
             said[3],
         )
-        assert "ALTER TABLE public.artists OWNER TO terrain: " in result.out
+        assert f"ALTER TABLE public.artists OWNER TO {OWNER}: " in result.out
         full = manage("restore_database", kept, "--into", name, "--replace")
         assert (full.code, full.err) == (
             1,
@@ -378,7 +379,7 @@ def test_database_of_somebody_else(
         result = manage("restore_database", kept, "--replace")
     assert (result.code, result.err) == (
         1,
-        f"The database {shop.name} belongs to terrain, so the role {poor} may not rename it."
+        f"The database {shop.name} belongs to {OWNER}, so the role {poor} may not rename it."
         " Connect as its owner, or restore beside it with --into NAME.\n",
     )
 
@@ -633,14 +634,14 @@ def test_stopped_while_restoring(
     assert manage("backup_database", "-v0").code == 0
     kept = only(folder)
     before = backups.contents(shop.cluster, shop.name)
-    administrator.execute(f"ALTER ROLE terrain SET {shop.name}.shut = 'yes'")
+    administrator.execute(f"ALTER ROLE {OWNER} SET {shop.name}.shut = 'yes'")
     try:
         process = backups.command(
             shop, "restore_database", str(kept), "--replace", backups=folder
         )
         (restoring,) = until(lambda: backups.at_the_gate(administrator, shop.name))
     finally:
-        administrator.execute(f"ALTER ROLE terrain RESET {shop.name}.shut")
+        administrator.execute(f"ALTER ROLE {OWNER} RESET {shop.name}.shut")
     process.send_signal(how)
     _, said = process.communicate()
     assert backups.contents(shop.cluster, shop.name) == before

@@ -8,14 +8,14 @@ from terrain.legacy import catalog, settling, sql
 from terrain.legacy.mapping import ORDERS
 from tests.conftest import Database
 
-TRIGGER = "ALTER TABLE legacy.orders {} TRIGGER zz_terrain_sync_row"
+TRIGGER = "ALTER TABLE public.orders {} TRIGGER zz_terrain_sync_row"
 
 
 def held(database: Database) -> set[str]:
     return {
         number
         for (number,) in database.rows(
-            "SELECT l.order_number FROM legacy.orders l JOIN public.legacy_quarantine q"
+            "SELECT l.order_number FROM public.orders l JOIN terrain.legacy_quarantine q"
             " ON q.legacy_id = l.id AND q.kind = 'held' AND q.legacy_table = 'orders'"
         )
     }
@@ -25,11 +25,11 @@ def test_a_held_row_without_its_reason_is_tried_again(migrated: Database) -> Non
     one, other = (
         number
         for (number,) in migrated.rows(
-            "SELECT order_number FROM legacy.orders ORDER BY 1 LIMIT 2"
+            "SELECT order_number FROM public.orders ORDER BY 1 LIMIT 2"
         )
     )
     migrated.execute(
-        "UPDATE legacy.orders SET notes = items::text, items = '{}'"
+        "UPDATE public.orders SET notes = items::text, items = '{}'"
         " WHERE order_number = ANY (%s)",
         [one, other],
     )
@@ -38,7 +38,7 @@ def test_a_held_row_without_its_reason_is_tried_again(migrated: Database) -> Non
 
     migrated.execute(TRIGGER.format("DISABLE"))
     migrated.execute(
-        "UPDATE legacy.orders SET items = notes::jsonb WHERE order_number = %s", one
+        "UPDATE public.orders SET items = notes::jsonb WHERE order_number = %s", one
     )
     migrated.execute(TRIGGER.format("ENABLE ALWAYS"))
     assert len(catalog.rows(connection, sql.to_retry(ORDERS))) == 1
@@ -46,7 +46,7 @@ def test_a_held_row_without_its_reason_is_tried_again(migrated: Database) -> Non
     assert settling.settle(connection).released == 1
     assert held(migrated) == {other}
     assert migrated.value(
-        "SELECT count(*) > 0 FROM public.order_items i JOIN public.orders o"
+        "SELECT count(*) > 0 FROM terrain.order_items i JOIN terrain.orders o"
         " ON o.id = i.order_id WHERE o.order_number = %s",
         one,
     )

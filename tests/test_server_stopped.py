@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from terrain.embedded import Cluster
+from terrain.embedded import OWNER, Cluster
 from terrain.legacy.catalog import LEDGER_TABLES
 from tests import dumps
 from tests.conftest import Database
@@ -34,12 +34,16 @@ SHOP = "shop"
 
 #: The guide and the way back, in an order in which each has something to do.
 COMMANDS = (
-    ("prepare_database",),
     ("migrate", "-v0"),
     ("settle", "-v0"),
     ("copy_models_to_assets", "-v0"),
     ("rollback_migration", "--yes", "-v0"),
     ("upgrade", "-v0"),
+    ("cut_over", "--yes", "--ignore-activity", "-v0"),
+    ("prepare_database",),
+    ("prepare_database", "--undo"),
+    ("cut_over", "--undo", "--yes", "-v0"),
+    ("upgrade", "--cut-over", "-v0"),
     ("cleanup_legacy", "--yes", "-v0"),
 )
 
@@ -63,8 +67,16 @@ class Server:
         # Copied page by page (WAL_LOG), a sequence comes with what is logged ahead of it in
         # the source only: after a crash it would begin where it was when it was copied.
         self.administer(
-            f"CREATE DATABASE {name} TEMPLATE {source} OWNER terrain STRATEGY FILE_COPY"
+            f"CREATE DATABASE {name} TEMPLATE {source} OWNER {OWNER} STRATEGY FILE_COPY"
         )
+        # What is set for a database is no part of it.
+        for (path,) in Database(self.cluster, "postgres").rows(
+            "SELECT split_part(c, '=', 2) FROM pg_db_role_setting s"
+            "  JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c"
+            " WHERE d.datname = %s AND starts_with(c, 'search_path=')",
+            source,
+        ):
+            self.administer(f"ALTER DATABASE {name} SET search_path = {path}")
         return Database(self.cluster, name)
 
     def run(
@@ -106,7 +118,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def before(server: Server) -> dict[tuple[str, ...], str]:
     """Command -> a database in the state in which it is run."""
     database = server.put("template0", SHOP)
-    with database.connect("terrain", "public") as owner:
+    with database.connect(OWNER, "public") as owner:
         legacy_schema(owner)
         insert(owner, *SMALL_SHOP)
     states = {}
@@ -123,7 +135,7 @@ def happens_meanwhile(server: Server, command: str) -> None:
     """What gives the command something to do."""
     database = Database(server.cluster, SHOP)
     if command == "settle":
-        with database.connect("shop_app", "legacy") as old:
+        with database.connect("shop_app", "public") as old:
             insert(old, artist("#late", "buys1@shop.example"))
             insert(old, *(order(f"#late{n}", email=f"l{n}@at.example") for n in (1, 2)))
             insert(old, table("#latetable", "late@at.example"))
@@ -134,7 +146,7 @@ def happens_meanwhile(server: Server, command: str) -> None:
 
 
 #: Of the ledger, or the time of a run.
-NOT_COMPARED = {*LEDGER_TABLES, "django_migrations", "prepared"}
+NOT_COMPARED = {*LEDGER_TABLES, "django_migrations"}
 
 
 def contents(database: Database) -> dict[str, Any]:
@@ -143,16 +155,18 @@ def contents(database: Database) -> dict[str, Any]:
         f"{schema}.{name}": dumps.rows(database, f"{schema}.{name}")
         for schema, name in database.rows(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN"
-            " ('public', 'legacy', 'rebuilt', 'legacy_parked') ORDER BY 1, 2"
+            " ('public', 'terrain', 'legacy', 'rebuilt', 'legacy_parked') ORDER BY 1, 2"
         )
         if name not in NOT_COMPARED
     }
-    found["quarantine"] = database.rows(
-        "SELECT (to_jsonb(q) - '{id,found_at,decided_at}'::text[])::text"
-        "  FROM public.legacy_quarantine q ORDER BY 1"
-        if "public.legacy_quarantine" in tables(database)
-        else "SELECT 1"
-    )
+    there = {"terrain.legacy_quarantine", "public.legacy_quarantine"} & tables(database)
+    found["quarantine"] = [
+        database.rows(
+            "SELECT (to_jsonb(q) - '{id,found_at,decided_at}'::text[])::text"
+            f"  FROM {quarantine} q ORDER BY 1"
+        )
+        for quarantine in there
+    ]
     found["paths"] = database.rows(
         "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d"
         " ON d.oid = s.setdatabase WHERE d.datname = current_database()"
@@ -169,7 +183,7 @@ def tables(database: Database) -> set[str]:
 
 def assert_no_batch_was_done_again(database: Database) -> None:
     """Of what was committed: the ranges of a shard follow each other without a gap."""
-    if "public.legacy_batch" not in tables(database):
+    if not {"terrain.legacy_batch", "public.legacy_batch"} & tables(database):
         return
     assert (
         database.rows(

@@ -18,6 +18,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from terrain import logs
+from terrain.embedded import OWNER
 from terrain.models import User
 from tests.conftest import Database, connecting
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: An environment as deploy/systemd has it.
 PRODUCTION = {
-    "DATABASE_URL": "postgresql://terrain:secret@db.example.com/terrain_builder",
+    "DATABASE_URL": f"postgresql://{OWNER}:secret@db.example.com/terrain_builder",
     "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOP-0123456789",
     "ALLOWED_HOSTS": "shop.example.com",
     "PROXY_COUNT": "1",
@@ -100,7 +101,7 @@ def test_not_ready_after_a_rollback(migrated: Database, told: None) -> None:
     status, found = ready()
     assert status == 503
     assert re.fullmatch(
-        r"Unavailable: Migrations to apply: \d+, the first is legacy\.0002_stand_aside\."
+        r"Unavailable: Migrations to apply: \d+, the first is legacy\.0002_make_schemas\."
         r" Run: python manage\.py migrate",
         found["checks"]["migrations"],
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,16 @@ from django.db import connection
 
 from bench import clients, new_side, remembered, shop, traffic
 from bench.crew import Hand
-from bench.told import Shop, Told
+from bench.told import Shop, Told, Wrong
+from catalogue.models import Model
 from terrain import locks
-from terrain.legacy import engine, settling
+from terrain.embedded import OWNER
+from terrain.legacy import cut_over, engine, settling
 from terrain.legacy.mapping import LENSES
 from tests import dumps
 from tests.both import Both
-from tests.conftest import Database, Result
+from tests.conftest import OLD_ROLE, Database, Result
+from tests.legacy import key
 
 pytestmark = pytest.mark.migration
 
@@ -37,8 +41,9 @@ Manage = Callable[..., Result]
 EVERY = 0.02
 #: What the new application may be told while its tables are on their way.
 ON_THE_WAY = re.compile(
-    r"Closed: public\.\w+ is closed"
-    r"|ProgrammingError: (relation|column|missing FROM-clause entry for table) "
+    r"Closed: terrain\.\w+ is closed"
+    # Never a column: what has the name of its table is not looked at.
+    r"|ProgrammingError: relation "
     # Not copied yet.
     r"|DoesNotExist: \w+ matching query does not exist|LookupError: \w+ \S+ is not there"
 )
@@ -51,6 +56,7 @@ class Crews:
         self.database = database
         with shop.connect(database.name, options="-c search_path=public") as asked:
             self.found = Shop.of(asked)
+            asked.execute(f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE}")
         self.told = Told()
         numbers = [*range(old), *range(clients.NUMBER, clients.NUMBER + new)]
         self.hands = [Hand(self._client, number, EVERY) for number in numbers]
@@ -101,11 +107,10 @@ def template(shop: Database, create_database: Any, drop_database: Any) -> Iterat
 def assert_remembered(
     database: Database, before: remembered.Before, told: Told, back: bool
 ) -> None:
-    with database.connect("terrain", "public") as seen:
-        schema = "public" if back else "legacy"
-        assert [*remembered.faults(seen, schema, before, told)] == []
+    with database.connect(OWNER, "public") as seen:
+        assert [*remembered.faults(seen, "public", before, told)] == []
         for table in new_side.ONLY_NEW:
-            where = "legacy_parked" if back else "public"
+            where = "legacy_parked" if back else "terrain"
             assert [*remembered.rows(seen, where, table, told)] == []
         if not back:
             late = remembered.late(seen)
@@ -115,7 +120,7 @@ def assert_remembered(
 def assert_in_step(database: Database, manage: Manage) -> None:
     """With nobody at work, ``settle`` leaves no row late."""
     assert manage("settle").code == 0
-    with database.connect("terrain", "public") as seen:
+    with database.connect(OWNER, "public") as seen:
         assert remembered.late(seen) == set()
         assert [*remembered.disagreements(seen)] == []
 
@@ -132,7 +137,6 @@ def test_there_and_back_with_both_applications_at_work(
     monkeypatch.setattr("bench.shop.CLUSTER", shop.cluster)
     before = remembered.Before(template)
     rng = random.Random(seed)
-    assert manage("prepare_database").code == 0
     with Crews(shop, 2, 2, seed) as crews:
         for _ in range(2):
             for command in forward(rng):
@@ -161,6 +165,35 @@ def forward(rng: random.Random) -> Iterator[tuple[str, ...]]:
             yield (command,)
 
 
+def test_a_client_notices_when_what_is_its_own_is_not_what_it_was(
+    shop: Database,
+) -> None:
+    """Another schema to live in, another right there, another table by the name of its own."""
+    owner = shop.connect(path="public")
+    owner.execute(
+        f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE};"
+        f"CREATE SCHEMA elsewhere; GRANT ALL ON SCHEMA elsewhere TO {OLD_ROLE}"
+    )
+    session = shop.connect(OLD_ROLE)
+    client = traffic.Client(session, Shop.of(owner), 0)
+    for _ in range(2):
+        client.start()
+        client.make_report()
+    session.execute("SET search_path = elsewhere, public")
+    for act in (client.start, client.make_report):
+        with pytest.raises(Wrong, match="not .'public', "):
+            act()
+    session.execute("RESET search_path")
+    session.execute("ALTER TABLE session_0 RENAME TO shadowed")
+    with pytest.raises(Wrong):
+        client.start()
+    session.execute("DROP TABLE session_0; ALTER TABLE shadowed RENAME TO session_0")
+    client.start()
+    owner.execute(f"REVOKE CREATE ON SCHEMA public FROM {OLD_ROLE}")
+    with pytest.raises(Wrong, match="False.*, not .*True"):
+        client.make_report()
+
+
 @pytest.fixture
 def between_steps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """What is to happen after each step of a command that takes a lock."""
@@ -180,10 +213,9 @@ def between_steps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 def test_what_the_new_application_is_told_is_so_at_every_step(
     both: Both,
     manage: Manage,
-    settings: Any,
     between_steps: list[Callable[[], None]],
 ) -> None:
-    """It writes between any two steps back and forth: each write is in legacy, or refused."""
+    """It writes between any two steps back and forth: each write is carried over, or refused."""
     told, refused = {"#tower": 0, "#den": 0}, set()
     writes = {
         "#tower": "UPDATE models SET view_count = view_count + 1 WHERE id = '#tower'",
@@ -193,40 +225,68 @@ def test_what_the_new_application_is_told_is_so_at_every_step(
     }
 
     def write() -> None:
-        for key, statement in writes.items():
+        for row, statement in writes.items():
             try:
                 both.newly(statement)
             except psycopg.Error as error:
                 refused.add(error.sqlstate)
             else:
-                told[key] = told.get(key, 0) + 1
+                told[row] = told.get(row, 0) + 1
 
-    def seen(schema: str) -> list[Any]:
+    def seen() -> list[Any]:
         return both.newly(
-            f"SELECT a.name, a.view_count, (t.table_config ->> 'width')::int"
-            f" FROM {schema}.assets a, {schema}.user_tables t"
+            "SELECT a.name, a.view_count, (t.table_config ->> 'width')::int"
+            " FROM public.assets a, public.user_tables t"
             " WHERE a.id = '#tower' AND t.id = '#den'"
         ).fetchall()
 
     between_steps.append(write)
     assert manage("rollback_migration", "--yes").code == 0
     between_steps.clear()
-    # Closed, then gone, then (called assets, and orders) the old application's own.
-    assert told["#tower"] > 0 and refused == {"TB003", "42P01", "42703"}
-    assert seen("public") == [("Tower", told["#tower"], 1200 + told["#den"])]
+    # Closed as long as anything is done to them, then gone.
+    assert told["#tower"] > 0 and refused == {"TB003"}
+    refused.clear()
+    write()
+    assert refused == {"42P01"}
+    assert seen() == [("Tower", told["#tower"], 1200 + told["#den"])]
     both.does("UPDATE assets SET name = 'Old' WHERE id = '#tower'")
     refused.clear()
-    assert manage("prepare_database").code == 0
-    settings.PREFLIGHT_ACCEPT = ["old-sessions"]  # these two brought their path along
 
     between_steps.append(write)
     assert manage("migrate", "-v0").code == 0
     between_steps.clear()
-    assert refused == {"TB003", "42P01", "42703"}
+    assert refused == {"TB003"}
     write()
-    assert seen("legacy") == [("Old", told["#tower"], 1200 + told["#den"])]
+    assert seen() == [("Old", told["#tower"], 1200 + told["#den"])]
     assert both.has("SELECT count(*) FROM assets") == [(told[None],)]
-    assert dumps.schemas(both.database) == {"public", "legacy", "rebuilt"}
+    assert dumps.schemas(both.database) == {"public", "terrain", "rebuilt"}
+
+
+def test_a_write_that_the_cut_over_overtakes_is_made_again(both: Both) -> None:
+    """Its transaction has begun before the tables change schemas, and has used none of them."""
+    attempts = []
+
+    def cut_over_elsewhere() -> None:
+        try:
+            cut_over.cut_over(connection)
+        finally:
+            connection.close()
+
+    def count() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        if not attempts:
+            thread = threading.Thread(target=cut_over_elsewhere)
+            thread.start()
+            thread.join()
+        attempts.append(connection.own_path)
+        return Model.objects.filter(pk=key("#tower")).update(view_count=7)
+
+    assert locks.patiently("default", count) == 1
+    assert attempts == [("terrain",), ("public",)]
+    assert both.database.rows(
+        "SELECT view_count FROM legacy.assets WHERE id = %s", key("#tower")
+    ) == [(7,)]
 
 
 def test_the_old_application_writes_while_all_is_derived_anew(
@@ -254,8 +314,7 @@ def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
     shop: Database, manage: Manage
 ) -> None:
     """PL/pgSQL forgets a function that is replaced, not one that is dropped."""
-    assert manage("prepare_database").code == 0
-    session = shop.connect("postgres", "legacy,public")
+    session = shop.connect("postgres", "public")
 
     def kept() -> Counter[str]:
         """What the session has compiled, but for the functions of triggers."""
@@ -285,14 +344,14 @@ def test_a_session_that_lives_on_keeps_the_plans_of_one_migration(
         assert manage("rollback_migration", "--yes").code == 0
         assert manage("migrate", "-v0").code == 0
         assert kept() == before
-    assert dumps.schemas(shop) == {"public", "legacy", "rebuilt"}
+    assert dumps.schemas(shop) == {"public", "terrain", "rebuilt"}
 
 
 def test_what_another_version_has_put_aside_goes_and_what_is_others_stays(
     migrated: Database, manage: Manage
 ) -> None:
     assert manage("rollback_migration", "--yes").code == 0
-    ours, theirs = "legacy, public, pg_temp", "public"
+    ours, theirs = "public, pg_temp", "public"
     for name, path in (
         ("legacy_parked.older(key uuid)", ours),
         ("legacy_parked.theirs(key uuid)", theirs),
@@ -317,8 +376,8 @@ def test_a_table_that_returns_later_is_no_reason_to_derive_again(both: Both) -> 
     assert engine.stands_beside(connection)
     both.newly("ALTER TABLE payments SET SCHEMA legacy_parked")
     assert not engine.stands_beside(connection)
-    both.newly("ALTER TABLE legacy_parked.payments SET SCHEMA public")
-    both.newly("ALTER TABLE legacy_parked.asset_usage SET SCHEMA public")
+    both.newly("ALTER TABLE legacy_parked.payments SET SCHEMA terrain")
+    both.newly("ALTER TABLE legacy_parked.asset_usage SET SCHEMA terrain")
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def counted(both: Both) -> dict[tuple[str, str], tuple[int, int, int]]:
 
 def test_nothing_is_counted_of_what_was_there_before(migrated: Database) -> None:
     call_command("copy_models_to_assets", verbosity=0)
-    assert migrated.value("SELECT count(*) FROM public.table_assets") > 0
-    assert migrated.rows("SELECT * FROM public.asset_usage_log") == []
+    assert migrated.value("SELECT count(*) FROM terrain.table_assets") > 0
+    assert migrated.rows("SELECT * FROM terrain.asset_usage_log") == []
 
 
 def test_the_old_application_lays_out_a_table(both: Both) -> None:
@@ -133,7 +133,7 @@ def test_clients_that_use_one_asset_do_not_wait_for_each_other(both: Both) -> No
         " VALUES ('#den2', 'b@shop.example', 'Den', '{}', '{}')"
     )
     other = both.database.old()
-    others = both.database.connect("terrain", "public")
+    others = both.database.new()
     with both.old.transaction(), other.transaction(), others.transaction():
         for client, table in ((both.old, "#den"), (other, "#den2")):
             client.execute("SET LOCAL lock_timeout = '50ms'")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from terrain.embedded import OWNER
 from tests.conftest import Database
 from tests.waiting import until
 
@@ -33,7 +34,7 @@ def environment(database: Database, **more: str) -> dict[str, str]:
     host = str(database.cluster.socket_dir).replace("/", "%2F")
     return {
         **kept,
-        "DATABASE_URL": f"postgresql://terrain@{host}/{database.name}",
+        "DATABASE_URL": f"postgresql://{OWNER}@{host}/{database.name}",
         "SECRET_KEY": "only for the tests, and long enough not to be warned of " * 2,
         "DEBUG": "false",
         "METRICS_TOKEN": TOKEN,

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
 
 
@@ -21,12 +22,14 @@ class LegacyConfig(AppConfig):
             health,
             metrics,
             panel,
+            place,
             receivers,
         )
         from terrain.legacy.console import views
         from terrain.monitoring.health import register as register_check
         from terrain.postgresql.base import table_made
 
+        connection_created.connect(place.fill_statements)
         pre_migrate.connect(guard.before_migrate, sender=self)
         post_migrate.connect(guard.after_migrate, sender=self)
         assets.before_copy.connect(receivers.settle_first)

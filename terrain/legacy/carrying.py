@@ -134,7 +134,7 @@ def _move(
     """Let the new row of another key be this one's, if it is still to be had."""
     catalog.rows(
         connection,
-        f"SELECT FROM {sql.ident('legacy', lens.legacy)} l WHERE l.id = ANY (%s::uuid[])"
+        f"SELECT FROM {sql.legacy_table(lens.legacy)} l WHERE l.id = ANY (%s::uuid[])"
         " ORDER BY l.id FOR NO KEY UPDATE",
         [[was, is_]],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,22 +13,34 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
+from terrain.legacy import place
 from terrain.legacy.backup import fingerprints
 from terrain.legacy.mapping import LENSES
+from terrain.legacy.place import Place
 from terrain.legacy.remembering import is_on, lately, once
+from terrain.legacy.schema import Lens
 from terrain.legacy.sql import Types
 from terrain.operations import AddConstraintOnline, AddIndexOnline
+from terrain.postgresql.schemas import SCHEMA
 
-#: Where the tables go, what is derived, and what waits after a rollback.
-LEGACY, REBUILT, PARKED = "legacy", "rebuilt", "legacy_parked"
+#: Where the legacy tables are after the cut-over, what is derived, and what waits after a rollback.
+LEGACY, REBUILT, PARKED = place.LEGACY, "rebuilt", "legacy_parked"
 
 #: App labels whose tables are the new schema.
 NEW_APPS = ("terrain", "sessions_app", "catalogue", "orders")
 
 
-#: Applied when every row is there and the new tables are open; and when all of it is through.
+#: Applied when the new tables begin to be made; when triggers keep both sides in step; when every
+#: row is there and the new tables are open; and when all of it is through.
+BEGUN = ("legacy", "0002_make_schemas")
+#: What a version before this called the same.
+BEGUN_BEFORE = ("legacy", "0002_stand_aside")
+IN_STEP = ("legacy", "0003_keep_in_step")
 SETTLED = ("legacy", "0009_settle")
 LAST = (SETTLED, ("catalogue", "0005_count_usage"))
+
+
+Params = Mapping[str, Any] | Sequence[Any] | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class TableColumn:
 def rows(
     connection: BaseDatabaseWrapper,
     query: str,
-    params: Mapping[str, Any] | list[Any] | None = None,
+    params: Params = None,
 ) -> list[tuple[Any, ...]]:
     """All rows of a query."""
     question = (connection.alias, query, repr(params))
@@ -53,7 +65,7 @@ def rows(
 def _rows(
     connection: BaseDatabaseWrapper,
     query: str,
-    params: Mapping[str, Any] | list[Any] | None,
+    params: Params,
 ) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, params)
@@ -64,19 +76,50 @@ def _rows(
 def value(
     connection: BaseDatabaseWrapper,
     query: str,
-    params: Mapping[str, Any] | list[Any] | None = None,
+    params: Params = None,
 ) -> Any:
     """The first column of the first row, or None."""
     found = rows(connection, query, params)
     return found[0][0] if found else None
 
 
+def execute(
+    connection: BaseDatabaseWrapper,
+    statements: Iterable[str],
+) -> None:
+    """Run statements that return nothing of interest."""
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def where(connection: BaseDatabaseWrapper) -> Place:
+    """Where the tables are."""
+    return place.of(connection)
+
+
+def names(connection: BaseDatabaseWrapper, *tokens: str) -> tuple[str, ...]:
+    """The qualified names of ``@legacy.<table>`` and ``@new.<table>``, as locks want them."""
+    there = place.of(connection)
+    return tuple(there.name(token) for token in tokens)
+
+
+def new(connection: BaseDatabaseWrapper, *tables: str) -> tuple[str, ...]:
+    """The qualified names of tables of the new schema."""
+    return names(connection, *(f"@new.{table}" for table in tables))
+
+
+def both(connection: BaseDatabaseWrapper, lens: Lens) -> tuple[str, ...]:
+    """The qualified names of a legacy table and of the new one that its rows are in."""
+    return names(connection, f"@legacy.{lens.legacy}", f"@new.{lens.new}")
+
+
 def planned(connection: BaseDatabaseWrapper, table: str) -> int:
-    """Rows of a moved table by the planner's count; -1 if it was never analysed."""
+    """Rows of a legacy table by the planner's count; -1 if it was never analysed."""
     found: int = value(
         connection,
         "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-        [f"legacy.{table}"],
+        names(connection, f"@legacy.{table}"),
     )
     return found
 
@@ -91,8 +134,8 @@ def system(connection: BaseDatabaseWrapper) -> str | None:
 _EVERY_TABLE = (
     "SELECT s.nspname, c.relname FROM pg_class c"
     "  JOIN pg_namespace s ON s.oid = c.relnamespace"
-    f" WHERE c.relkind IN ('r', 'p') AND s.nspname IN ('public', '{LEGACY}', '{REBUILT}',"
-    f" '{PARKED}')"
+    " WHERE c.relkind IN ('r', 'p')"
+    f"   AND s.nspname IN ('public', '{SCHEMA}', '{LEGACY}', '{REBUILT}', '{PARKED}')"
 )
 
 
@@ -146,35 +189,29 @@ def columns(
     return tuple(TableColumn(*row) for row in found)
 
 
-def legacy_schema_of(connection: BaseDatabaseWrapper, table: str) -> str | None:
-    """Where a legacy table is: ``legacy``, ``public`` or nowhere.
-
-    The names ``assets`` and ``orders`` are the new schema's too.  A table in ``public``
-    is the legacy one if it has the legacy columns that the new one lacks.
-    """
-    if table_exists(connection, LEGACY, table):
-        return LEGACY
-    return "public" if is_legacy_in_public(connection, table) else None
-
-
-def is_legacy_in_public(connection: BaseDatabaseWrapper, table: str) -> bool:
-    """Whether ``public`` has a table of that name which is not the new one."""
-    there = {column.name for column in columns(connection, "public", table)}
-    return bool(there) and not (
-        table in NEW_TABLES and there >= {column for column in new_columns(table)}
-    )
+def new_table_exists(connection: BaseDatabaseWrapper, table: str) -> bool:
+    """Whether a table of ours is there, and not parked."""
+    return table_exists(connection, where(connection).schema_of(table), table)
 
 
 def legacy_tables(connection: BaseDatabaseWrapper) -> dict[str, str]:
-    """Legacy table -> the schema it is in, for those that are somewhere."""
-    found = {lens.legacy: legacy_schema_of(connection, lens.legacy) for lens in LENSES}
-    return {table: schema for table, schema in found.items() if schema is not None}
+    """Legacy table -> the schema it is in, for those that are there."""
+    schema = where(connection).legacy
+    return {
+        lens.legacy: schema
+        for lens in LENSES
+        if table_exists(connection, schema, lens.legacy)
+    }
 
 
-def is_moved(connection: BaseDatabaseWrapper) -> bool:
-    """Whether all legacy tables stand aside, so that there is something to derive from."""
-    found = legacy_tables(connection)
-    return bool(found) and set(found.values()) == {LEGACY}
+def has_legacy_tables(connection: BaseDatabaseWrapper) -> bool:
+    """Whether there is a legacy side: something to move, or to keep in step with."""
+    return bool(legacy_tables(connection))
+
+
+def is_begun(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the move has begun, and has not been rolled back."""
+    return bool({BEGUN, BEGUN_BEFORE} & set(applied(connection)))
 
 
 def _new_models() -> list[Any]:
@@ -257,7 +294,7 @@ def migrated_at(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
 
 def _applied(connection: BaseDatabaseWrapper) -> Mapping[tuple[str, str], Any]:
     recorder = MigrationRecorder(connection)
-    if not table_exists(connection, "public", "django_migrations"):
+    if not new_table_exists(connection, "django_migrations"):
         return {}
     return {(each.app, each.name): each for each in recorder.migration_qs}
 

@@ -86,12 +86,12 @@ def verify(
 
 def _findings(connection: BaseDatabaseWrapper, limit: int | None) -> list[Finding]:
     findings: list[Finding] = []
-    both = catalog.is_moved(connection)
+    both = catalog.has_legacy_tables(connection)
     if both:
         for lens in LENSES:
             findings.append(in_step(connection, lens, limit))
         findings.append(triggers_in_place(connection))
-    asked = [each for each in by_hand(both) if both or "legacy." not in each.query]
+    asked = [each for each in by_hand(both) if both or "@legacy." not in each.query]
     for number, check in enumerate(asked):
         step = f"check {check.name}"
         progress.report(Progress(step, 0, None, 0, f"{number + 1} of {len(asked)}"))
@@ -105,7 +105,7 @@ def _findings(connection: BaseDatabaseWrapper, limit: int | None) -> list[Findin
 
 def ensure_possible(connection: BaseDatabaseWrapper) -> None:
     """Raise :class:`NothingToVerify` unless all migrations of the move are applied."""
-    if not catalog.table_exists(connection, "public", "order_items"):
+    if not catalog.new_table_exists(connection, "order_items"):
         raise NothingToVerify(
             "There is nothing to verify: the new tables are not there."
             " Run: python manage.py migrate"
@@ -159,12 +159,12 @@ def in_step(
     if not offending:
         return passed(
             name,
-            f"legacy.{lens.legacy} = rebuilt.{lens.legacy}: {counted(compared, 'row')}.",
+            f"{lens.legacy} = rebuilt.{lens.legacy}: {counted(compared, 'row')}.",
         )
     return Finding(
         name,
         Severity.FAILS,
-        f"legacy.{lens.legacy} and rebuilt.{lens.legacy} differ.",
+        f"{lens.legacy} and rebuilt.{lens.legacy} differ.",
         "If nobody has disabled a trigger, this is a fault of the project: keep the rows"
         " below and report them. To make both agree with the legacy table:"
         " python manage.py settle --again",
@@ -180,7 +180,7 @@ def _ranges(connection: BaseDatabaseWrapper, lens: Lens) -> Iterator[tuple[Any, 
     """The ranges of all keys, those beyond the last legacy row included."""
     after = None
     for after_, upto, _rows in batches.ranges(
-        connection, sql.ident("legacy", lens.legacy), COMPARED
+        connection, sql.legacy_table(lens.legacy), COMPARED
     ):
         yield after_, upto
         after = upto
@@ -191,7 +191,7 @@ def triggers_in_place(connection: BaseDatabaseWrapper) -> Finding:
     """Whether every trigger that keeps both sides in step is there and always fires."""
     missing = engine.missing_triggers(connection)
     if not missing:
-        wanted = len(engine.wanted_triggers())
+        wanted = len(engine.wanted_triggers(connection))
         return passed("triggers", f"All {wanted} triggers are in place.")
     return Finding(
         "triggers",

@@ -1,6 +1,6 @@
-"""Doing without the legacy tables for good.
+"""Doing without the legacy tables for good, after the cut-over.
 
-All of it is one transaction: triggers, views, functions, tables and the search path go
+All of it is one transaction: triggers, views, functions, tables and their schemas go
 together or not at all.  With the triggers of one side gone and those of the other still
 there the two would part, and no second run could tell which of them is right.
 """
@@ -26,7 +26,7 @@ from terrain.legacy import (
     checks,
     engine,
     ledger,
-    prepare,
+    search_path,
     settling,
     sql,
     usage,
@@ -34,6 +34,7 @@ from terrain.legacy import (
 from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.models import Quarantine, Run
+from terrain.postgresql.schemas import SCHEMA
 from terrain.waiting import Say
 from terrain.words import counted
 
@@ -66,7 +67,7 @@ class Drop:
 
 def last_cleanup(connection: BaseDatabaseWrapper) -> Run | None:
     """The cleanup that came to its end, if one did."""
-    if not catalog.table_exists(connection, "public", "legacy_run"):
+    if not catalog.new_table_exists(connection, "legacy_run"):
         return None
     run = ledger.last(CLEANUP, connection.alias)
     return run if run is not None and run.state == Run.State.DONE else None
@@ -87,16 +88,15 @@ def what_goes(connection: BaseDatabaseWrapper) -> list[Drop]:
     with usage.ours(connection):
         return [
             Drop(
-                f"legacy.{table}",
+                table,
                 *catalog.rows(
                     connection,
                     "SELECT (SELECT count(*) FROM {0}), pg_total_relation_size('{0}')".format(
-                        f"legacy.{sql.plain(table)}"
+                        table
                     ),
                 )[0],
             )
-            for table, schema in catalog.legacy_tables(connection).items()
-            if schema == LEGACY
+            for table in _legacy(connection)
         ]
 
 
@@ -118,7 +118,7 @@ def what_goes_along(connection: BaseDatabaseWrapper) -> list[str]:
         f"the schema rebuilt with {counted(views, 'view')} and"
         f" {counted(functions, 'function')}",
         f"{counted(triggers, 'trigger')} that keep both sides in step",
-        "the schema legacy, and its place in the search path",
+        "the schemas legacy and terrain (which stays if it has tables of ours in it)",
     ]
 
 
@@ -129,6 +129,12 @@ def objections(
     since = catalog.migrated_at(connection)
     if since is None:
         yield "The migration is half-way. Run: python manage.py migrate"
+        return
+    if not catalog.where(connection).is_cut_over:
+        yield (
+            "The names have not changed places yet: the legacy tables are in public. When the"
+            " old application has been stopped, run: python manage.py cut_over"
+        )
         return
     # Before anything of ours reads the tables.
     used = [] if despite_use else list(_in_use(connection))
@@ -162,14 +168,16 @@ def hints(connection: BaseDatabaseWrapper) -> list[str]:
 
 def _others(connection: BaseDatabaseWrapper) -> Iterator[str]:
     """What other people have put into ``legacy``, or hung on its tables or views."""
-    yield from prepare.others_on_rebuilt(connection)
+    yield from engine.others_on_rebuilt(connection)
     ours = [lens.legacy for lens in LENSES]
     for kind, name in catalog.rows(
         connection, sql.query("others_in_legacy"), {"ours": ours}
     ):
         yield f"The {kind} {name} is in the schema legacy. Move it elsewhere or drop it."
     for kind, name, table in catalog.rows(
-        connection, sql.query("others_on_legacy"), {"ours": ours}
+        connection,
+        sql.query("others_on_legacy"),
+        {"schema": catalog.LEGACY, "ours": ours},
     ):
         yield f"The {kind} {name} depends on {table}. Let it use the new tables, or drop it."
 
@@ -257,15 +265,16 @@ def _drop(connection: BaseDatabaseWrapper, run: Run) -> list[str]:
     going = _legacy(connection)
     _check_last_moment(connection)
     with connection.cursor() as cursor:
-        for table in (*going, *_new(connection)):
+        for table in _with_triggers(connection):
             triggers = engine.our_triggers(connection, table)
             for statement in sql.drop_triggers(table, sorted(triggers)):
                 cursor.execute(statement)
         engine.take_back_grants(connection)
-        prepare.drop_rebuilt(connection)
+        engine.drop_rebuilt(connection)
         cursor.execute(f"DROP TABLE {', '.join(going)}")
-        engine.drop_schema_if_empty(connection, LEGACY)
-        prepare.undo(connection)
+        for schema in (LEGACY, catalog.PARKED, SCHEMA):
+            engine.drop_schema_if_empty(connection, schema)
+        search_path.undo(connection)
         ledger.finish(run)  # with it, or what is done would not look done
     return going
 
@@ -282,13 +291,19 @@ def _check_last_moment(connection: BaseDatabaseWrapper) -> None:
 
 def _legacy(connection: BaseDatabaseWrapper) -> list[str]:
     return [
-        f"legacy.{sql.plain(table)}"
+        f"{schema}.{sql.plain(table)}"
         for table, schema in catalog.legacy_tables(connection).items()
-        if schema == LEGACY
     ]
 
 
-def _new(connection: BaseDatabaseWrapper) -> list[str]:
-    """The new tables that have triggers of ours."""
+def _with_triggers(connection: BaseDatabaseWrapper) -> list[str]:
+    """Legacy tables and ours that have triggers of the sync."""
+    legacy = [f"@legacy.{table}" for table in catalog.legacy_tables(connection)]
     parts = [lens.part.table for lens in LENSES if lens.part is not None]
-    return [f"public.{sql.plain(table)}" for table in (*BY_NEW, *parts)]
+    return [*legacy, *(f"@new.{table}" for table in (*BY_NEW, *parts))]
+
+
+def _new(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
+    """Our tables that have triggers of the sync."""
+    parts = [lens.part.table for lens in LENSES if lens.part is not None]
+    return catalog.new(connection, *BY_NEW, *parts)

@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from terrain import locks
 from terrain.blockers import Mode
 from terrain.exceptions import Refused
-from terrain.legacy import catalog, sql
+from terrain.legacy import catalog, privileges, sql
 from terrain.legacy.catalog import PARKED
 from terrain.legacy.mapping import BY_NEW
 from terrain.waiting import Say
@@ -39,25 +39,25 @@ MIRRORED = tuple(
 
 def is_under_way(connection: BaseDatabaseWrapper) -> bool:
     """Whether there is a shop to move, and not every row of it has been moved yet."""
-    if not catalog.legacy_tables(connection):
+    if not catalog.has_legacy_tables(connection):
         return False
     return catalog.SETTLED not in catalog.applied(connection)
 
 
 def close(connection: BaseDatabaseWrapper, table: str) -> None:
-    """Let nobody but the sync write to ``public.<table>``; in the caller's transaction."""
-    with connection.cursor() as cursor:
-        for statement in closing(connection, table):
-            cursor.execute(statement)
+    """Let only the sync write to a new table; in the caller's transaction."""
+    privileges.make_schema(connection, PARKED)
+    catalog.execute(connection, closing(connection, table))
 
 
 def closing(connection: BaseDatabaseWrapper, table: str) -> list[str]:
-    """The statements that close a table; also after one another, for several."""
-    make = f"CREATE SCHEMA IF NOT EXISTS {sql.ident(PARKED)}"
+    """The statements that close a table; also after one another, for several.
+
+    The schema ``legacy_parked`` has to be there.
+    """
     return [
-        *([] if catalog.schema_exists(connection, PARKED) else [make]),
         *([] if _can_close(connection) else [sql.closed_function()]),
-        sql.closing_trigger(sql.ident("public", table)),
+        sql.closing_trigger(sql.new_table(table)),
     ]
 
 
@@ -71,15 +71,15 @@ def _can_close(connection: BaseDatabaseWrapper) -> bool:
 
 
 def closed(connection: BaseDatabaseWrapper) -> list[str]:
-    """The new tables in ``public`` that are closed."""
+    """The new tables that are closed."""
     return [
         table
         for (table,) in catalog.rows(
             connection,
             "SELECT c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
             "  JOIN pg_namespace s ON s.oid = c.relnamespace"
-            " WHERE s.nspname = 'public' AND t.tgname = %s ORDER BY 1",
-            [sql.CLOSING_TRIGGER],
+            " WHERE s.nspname = ANY (%s) AND t.tgname = %s ORDER BY 1",
+            [list(catalog.where(connection).own), sql.CLOSING_TRIGGER],
         )
     ]
 
@@ -89,9 +89,9 @@ def open_all(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     for table in closed(connection):
         locks.change_briefly(
             connection,
-            [sql.opening(sql.ident("public", table))],
+            [sql.opening(sql.new_table(table))],
             what=f"Opening {table}",
-            tables=(f"public.{table}",),
+            tables=catalog.new(connection, table),
             mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )

@@ -69,7 +69,7 @@ def step_name(table: str) -> str:
 
 def copy(connection: BaseDatabaseWrapper, table: str) -> Run | None:
     """Copy a legacy table, or go on doing so.  None if there is nothing to copy from."""
-    if not catalog.is_moved(connection):
+    if not catalog.has_legacy_tables(connection):
         return None
     with governed(connection, step_name(table)) as governor:
         return _copy(connection, table, governor)
@@ -82,7 +82,7 @@ def _copy(connection: BaseDatabaseWrapper, table: str, governor: Governor) -> Ru
     if found is None or found.state == Run.State.DONE:
         if catalog.planned(connection, table) <= 0 or not _histogram(connection, table):
             # Of a table never analysed, or not since it was emptied, the planner knows nothing.
-            _analyze(connection, "legacy", table, [lens.key])
+            _analyze(connection, sql.legacy_table(table), [lens.key])
         reconcile(connection, lens, governor)
     total = max(catalog.planned(connection, table), 0)
     run = ledger.begin(step, total=total, using=connection.alias)
@@ -105,29 +105,28 @@ def _copy(connection: BaseDatabaseWrapper, table: str, governor: Governor) -> Ru
     settle_late(connection, table)
     for made in [lens.new, *([lens.part.table] if lens.part else [])]:
         keys = [name for name, type_ in types[made].items() if type_ == "uuid"]
-        _analyze(connection, "public", made, keys)
+        _analyze(connection, sql.new_table(made), keys)
     ledger.finish(run)
     return run
 
 
-def _analyze(
-    connection: BaseDatabaseWrapper, schema: str, table: str, columns: list[str]
-) -> None:
+def _analyze(connection: BaseDatabaseWrapper, table: str, columns: list[str]) -> None:
     """Tell the planner what the next steps join by; of the rest autovacuum will.
 
     Looking at the JSON of a sample would take as long as copying it.
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            f"ANALYZE (SKIP_LOCKED) {sql.ident(schema, table)}"
-            f" ({sql.joined(map(sql.ident, columns))})"
+            f"ANALYZE (SKIP_LOCKED) {table}" f" ({sql.joined(map(sql.ident, columns))})"
         )
 
 
 def _histogram(connection: BaseDatabaseWrapper, table: str) -> list[uuid.UUID] | None:
     """Keys that part a legacy table into pieces of about the same size."""
     found: list[uuid.UUID] | None = catalog.value(
-        connection, sql.query("quantiles"), {"schema": "legacy", "table": table}
+        connection,
+        sql.query("quantiles"),
+        {"schema": catalog.where(connection).legacy, "table": table},
     )
     return found
 
@@ -200,7 +199,7 @@ def _copy_shard(connection: BaseDatabaseWrapper, work: Work, shard: Shard) -> No
     )
     after = last.upto if last is not None else shard.after
     pace = Pace.beside_others(connection)
-    next_range = sql.next_range(sql.ident("legacy", work.lens.legacy))
+    next_range = sql.next_range(sql.legacy_table(work.lens.legacy))
     while work.governor.turn(connection, pace):
         with connection.cursor() as cursor:
             cursor.execute(
@@ -260,7 +259,7 @@ def _copy_row(
                 connection,
                 copy,
                 what=f"Copying {work.lens.legacy} {key}",
-                tables=(f"legacy.{work.lens.legacy}", f"public.{work.lens.new}"),
+                tables=catalog.both(connection, work.lens),
                 limit=0,
             )
         except locks.LockNotObtained:

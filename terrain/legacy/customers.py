@@ -24,7 +24,7 @@ def copy_customers(connection: BaseDatabaseWrapper) -> Run | None:
 
     Orders come first: a customer is called what their first order says.
     """
-    if not catalog.is_moved(connection):
+    if not catalog.has_legacy_tables(connection):
         return None
     run = ledger.begin(CUSTOMERS, using=connection.alias)
     started = time.monotonic()
@@ -42,7 +42,7 @@ def copy_customers(connection: BaseDatabaseWrapper) -> Run | None:
         connection, "SELECT count(*) FROM users WHERE role = 'customer'"
     )
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE (SKIP_LOCKED) public.users")
+        cursor.execute("ANALYZE (SKIP_LOCKED) @new.users")
     ledger.finish(run)
     return run
 
@@ -55,7 +55,7 @@ def _customers_of(
     advance: Callable[[int], None],
     governor: Governor,
 ) -> None:
-    table = sql.ident("legacy", lens.legacy)
+    table = sql.legacy_table(lens.legacy)
     source = (
         f"{table} l WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid)"
         " AND l.id <= %(upto)s::uuid"
@@ -85,7 +85,7 @@ def _customers_of(
             connection,
             make,
             what="Making customers",
-            tables=("public.users",),
+            tables=catalog.new(connection, "users"),
         )
         pace.took(rows, time.monotonic() - started)
         advance(rows)

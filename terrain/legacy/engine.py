@@ -1,4 +1,4 @@
-"""Moves tables between schemas and keeps both sides in step: all effects but the copies.
+"""Keeps both sides in step, and parks what a rollback leaves: all effects but the copies.
 
 Every function here looks at what is there before it does anything, so that each can be
 run again after having been killed at any instant, and a second run changes nothing.
@@ -14,28 +14,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from terrain import locks
 from terrain.blockers import Mode
 from terrain.exceptions import Stopped
-from terrain.legacy import catalog, closing, sql
-from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
+from terrain.legacy import catalog, closing, privileges, search_path, sql
+from terrain.legacy.catalog import PARKED, REBUILT
+from terrain.legacy.catalog import execute as _execute
 from terrain.legacy.mapping import BY_NEW, LENSES
+from terrain.legacy.place import Place
 from terrain.legacy.schema import Lens
 from terrain.waiting import Say
 
 
 class CannotGoOn(Stopped):
     """What is in the database is not what a step expects; nothing was changed."""
-
-
-def _execute(connection: BaseDatabaseWrapper, statements: Iterable[str]) -> None:
-    with connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-
-
-def _make_schema(connection: BaseDatabaseWrapper, schema: str) -> list[str]:
-    """The statement for it, unless it is there."""
-    if catalog.schema_exists(connection, schema):
-        return []
-    return [f"CREATE SCHEMA {sql.ident(schema)}"]
 
 
 def drop_schema_if_empty(connection: BaseDatabaseWrapper, schema: str) -> None:
@@ -49,88 +38,13 @@ def drop_schema_if_empty(connection: BaseDatabaseWrapper, schema: str) -> None:
         _execute(connection, [f"DROP SCHEMA {sql.ident(schema)}"])
 
 
-# --- aside, and back -----------------------------------------------------------------------
-
-
-def stand_aside(
-    connection: BaseDatabaseWrapper, table: str, say: Say | None = None
-) -> bool:
-    """Move a legacy table to the schema ``legacy``; False if there is nothing to move.
-
-    ``SET SCHEMA`` changes the table's name and nothing else: open transactions, prepared
-    statements, keys, indexes, grants, triggers and what depends on it go along.  Every
-    role with rights on the table may then enter the schema.
-    """
-    if catalog.legacy_schema_of(connection, table) != "public":
-        return False
-
-    locks.change_briefly(
-        connection,
-        [
-            *_make_schema(connection, LEGACY),
-            *_admit_everybody(connection, table),
-            f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(LEGACY)}",
-        ],
-        what=f"Moving {table} aside",
-        tables=(f"public.{table}",),
-        mode=Mode.ACCESS_EXCLUSIVE,
-        say=say,
-    )
-    return True
-
-
-def _admit_everybody(connection: BaseDatabaseWrapper, table: str) -> list[str]:
-    """USAGE on ``legacy`` for every role with any right on the table, its owner included."""
-    grantees = catalog.rows(
-        connection,
-        "SELECT DISTINCT CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END"
-        "  FROM pg_class c"
-        "  JOIN pg_namespace s ON s.oid = c.relnamespace"
-        "  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL"
-        " CROSS JOIN LATERAL ("
-        "    SELECT grantee FROM aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))"
-        "    UNION SELECT grantee FROM aclexplode(a.attacl)"
-        "    UNION SELECT c.relowner) x"
-        " WHERE s.nspname = 'public' AND c.relname = %s",
-        [table],
-    )
-    return [
-        f"GRANT USAGE ON SCHEMA {sql.ident(LEGACY)} TO"
-        f" {'PUBLIC' if role is None else sql.ident(role)}"
-        for (role,) in grantees
-    ]
-
-
-def move_back(
-    connection: BaseDatabaseWrapper, table: str, say: Say | None = None
-) -> bool:
-    """Move a legacy table back to ``public``; False if it is not in ``legacy``."""
-    if not catalog.table_exists(connection, LEGACY, table):
-        return False
-    if catalog.table_exists(connection, "public", table):
-        raise CannotGoOn(
-            f"public.{table} is in the way of legacy.{table}. Run rollback_migration, which"
-            " parks the new tables first."
-        )
-    locks.change_briefly(
-        connection,
-        [f"ALTER TABLE {sql.ident(LEGACY, table)} SET SCHEMA public"],
-        what=f"Moving {table} back",
-        tables=(f"legacy.{table}",),
-        mode=Mode.ACCESS_EXCLUSIVE,
-        say=say,
-    )
-    drop_schema_if_empty(connection, LEGACY)
-    return True
-
-
 # --- in step -------------------------------------------------------------------------------
 
 
 def stand_beside(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     """Bring back parked tables, and put all in place that keeps both sides in step."""
     unpark(connection, say)
-    if not catalog.is_moved(connection):
+    if not catalog.has_legacy_tables(connection):
         return
     derive(connection, say)
     for lens in LENSES:
@@ -148,12 +62,13 @@ def stands_beside(connection: BaseDatabaseWrapper) -> bool:
     )
 
 
-def wanted_triggers() -> set[tuple[str, str]]:
+def wanted_triggers(connection: BaseDatabaseWrapper) -> set[tuple[str, str]]:
     """(qualified table, trigger) of all that keeps both sides in step."""
-    tables = [f"legacy.{lens.legacy}" for lens in LENSES]
-    tables += [f"public.{table}" for table in closing.MIRRORED]
+    tables = [f"@legacy.{lens.legacy}" for lens in LENSES]
+    tables += [f"@new.{table}" for table in closing.MIRRORED]
+    there = catalog.where(connection)
     return {
-        (table, f"{sql.TRIGGER_PREFIX}_{name}")
+        (there.name(table), f"{sql.TRIGGER_PREFIX}_{name}")
         for table in tables
         for name in sql.trigger_names(table)
     }
@@ -168,7 +83,7 @@ def missing_triggers(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
         "  JOIN pg_namespace s ON s.oid = c.relnamespace"
         " WHERE t.tgenabled = 'A'",
     )
-    return sorted(wanted_triggers() - {*map(tuple, there)})
+    return sorted(wanted_triggers(connection) - {*map(tuple, there)})
 
 
 def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
@@ -177,26 +92,20 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
     Piece by piece: everybody connected is told of every function, see :func:`breathe`.  Each
     can be used as soon as it is there, by what is there already.
     """
-    types = catalog.types(connection)
-    pieces = [
-        ("what all share", [*sql.common_functions(), *_admit_owner(connection)]),
-    ]
-    for lens in LENSES:
-        order = [
-            column.name
-            for column in catalog.columns(connection, LEGACY, lens.legacy)
-            if column.name in {mapped.name for mapped in lens.mapped}
-        ]
-        pieces.append((lens.legacy, sql.functions(lens, types, order)))
-    on_new = [sql.on_new_function(new, lenses) for new, lenses in BY_NEW.items()]
-    pieces.append(("the new tables", [*on_new, *_grants_to_owner(connection)]))
+    privileges.make_schema(connection, REBUILT)
+    pieces = derived(connection)
+    pieces[0][1].extend(_admit_owner(connection))
+    pieces[-1][1].extend(_grants_to_owner(connection))
 
     for what, statements in pieces:
 
         def make() -> None:
+            there = set(catalog.relations(connection, REBUILT))
             _bring_back_functions(connection, statements)  # noqa: B023
             _drop_superseded(connection, statements)  # noqa: B023
             _execute(connection, statements)  # noqa: B023
+            for made in set(catalog.relations(connection, REBUILT)) - there:
+                privileges.close_table(connection, made)
             _give_to_owner(connection)
 
         locks.run_briefly(
@@ -209,6 +118,36 @@ def derive(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
             say=say,
         )
     drop_parked_functions(connection)
+
+
+def derived(
+    connection: BaseDatabaseWrapper, there: Place | None = None
+) -> list[tuple[str, list[str]]]:
+    """What is made from the declaration: (of what, statements), not filled in yet.
+
+    ``there`` is where the tables will be when it is used, if not where they are.
+    """
+    types = catalog.types(connection)
+    pieces = [("what all share", sql.common_functions())]
+    for lens in LENSES:
+        pieces.append(
+            (lens.legacy, sql.functions(lens, types, _order(connection, lens)))
+        )
+    on_new = [sql.on_new_function(new, lenses) for new, lenses in BY_NEW.items()]
+    pieces.append(("the new tables", on_new))
+    path = search_path.join(search_path.of_functions(connection, there))
+    return [
+        (what, [statement.replace("@path", path) for statement in statements])
+        for what, statements in pieces
+    ]
+
+
+def _order(connection: BaseDatabaseWrapper, lens: Lens) -> list[str]:
+    """The mapped columns of a legacy table, in the order that it has them in."""
+    mapped = {column.name for column in lens.mapped}
+    schema = catalog.where(connection).legacy
+    there = catalog.columns(connection, schema, lens.legacy)
+    return [column.name for column in there if column.name in mapped]
 
 
 def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> None:
@@ -229,7 +168,7 @@ def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> No
         "    OR coalesce(array_to_string(p.proargnames, ' '), '') <> d.arguments",
         [
             [each.name for each in signatures],
-            [each.identity for each in signatures],
+            list(catalog.names(connection, *(each.identity for each in signatures))),
             [each.result for each in signatures],
             [each.arguments for each in signatures],
         ],
@@ -237,9 +176,15 @@ def _drop_superseded(connection: BaseDatabaseWrapper, made: Iterable[str]) -> No
     _execute(connection, (f"DROP FUNCTION {function}" for (function,) in superseded))
 
 
+def _owner(connection: BaseDatabaseWrapper) -> str:
+    """The owner of the legacy tables."""
+    schema = catalog.where(connection).legacy
+    return catalog.owner(connection, schema, LENSES[0].legacy)
+
+
 def _other_owner(connection: BaseDatabaseWrapper) -> str | None:
     """The owner of the legacy tables, for SQL, if that is not who we are."""
-    owner = catalog.owner(connection, LEGACY, LENSES[0].legacy)
+    owner = _owner(connection)
     is_us = owner == catalog.value(connection, "SELECT current_user")
     return None if is_us else sql.ident(owner)
 
@@ -252,22 +197,24 @@ def _give_to_owner(connection: BaseDatabaseWrapper) -> None:
     functions = catalog.rows(
         connection,
         "SELECT p.oid::regprocedure::text, pg_get_userbyid(p.proowner) = %s,"
-        "       EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner)))"
-        "                WHERE grantee = 0)"
+        "       array(SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC'"
+        "                         ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
+        "               FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+        "              WHERE a.grantee <> p.proowner)"
         "  FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace"
         " WHERE s.nspname = 'rebuilt'",
-        [catalog.owner(connection, LEGACY, LENSES[0].legacy)],
+        [_owner(connection)],
     )
     statements = [
-        f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"
-        for name, _is_theirs, is_public in functions
-        if is_public
+        f"REVOKE ALL ON FUNCTION {name} FROM {sql.joined(others)}"
+        for name, _is_theirs, others in functions
+        if others
     ]
     role = _other_owner(connection)
     if role is not None:
         statements += [
             f"ALTER FUNCTION {name} OWNER TO {role}"
-            for name, is_theirs, _is_public in functions
+            for name, is_theirs, _others in functions
             if not is_theirs
         ]
     _execute(connection, statements)
@@ -278,9 +225,17 @@ def _admit_owner(connection: BaseDatabaseWrapper) -> list[str]:
     role = _other_owner(connection)
     if role is None:
         return []
+    there = catalog.where(connection)
+    # A right that it has already is not granted: in public that would be seen.
+    lacking = catalog.rows(
+        connection,
+        "SELECT DISTINCT quote_ident(name) FROM unnest(%s::text[]) name"
+        " WHERE NOT has_schema_privilege(%s::name, name, 'USAGE')",
+        [[there.legacy, *there.own], _owner(connection)],
+    )
     return [
         f"GRANT USAGE, CREATE ON SCHEMA rebuilt TO {role}",
-        f"GRANT USAGE ON SCHEMA legacy, public TO {role}",
+        *(f"GRANT USAGE ON SCHEMA {schema} TO {role}" for (schema,) in lacking),
     ]
 
 
@@ -289,27 +244,33 @@ def _grants_to_owner(connection: BaseDatabaseWrapper) -> list[str]:
     role = _other_owner(connection)
     if role is None:
         return []
-    tables = sql.joined(sql.ident("public", table) for table in _granted(connection))
+    tables = sql.joined(sql.new_table(table) for table in _granted(connection))
     return [
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}",
         f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA rebuilt TO {role}",
-        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+        *(
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {sql.ident(schema)} TO {role}"
+            for schema in catalog.where(connection).own
+        ),
     ]
 
 
 def take_back_grants(connection: BaseDatabaseWrapper) -> None:
     """Undo the grants of :func:`derive`, where the legacy tables had another owner."""
-    if not catalog.table_exists(connection, LEGACY, LENSES[0].legacy):
+    if not catalog.has_legacy_tables(connection):
         return
     role = _other_owner(connection)
     if role is None:
         return
-    tables = sql.joined(sql.ident("public", table) for table in _granted(connection))
+    tables = sql.joined(sql.new_table(table) for table in _granted(connection))
     _execute(
         connection,
         [
             f"REVOKE SELECT, INSERT, UPDATE, DELETE ON {tables} FROM {role}",
-            f"REVOKE USAGE ON ALL SEQUENCES IN SCHEMA public FROM {role}",
+            *(
+                f"REVOKE USAGE ON ALL SEQUENCES IN SCHEMA {sql.ident(schema)} FROM {role}"
+                for schema in catalog.where(connection).own
+            ),
         ],
     )
 
@@ -319,7 +280,7 @@ def _granted(connection: BaseDatabaseWrapper) -> list[str]:
     return [
         table
         for table in (*catalog.NEW_TABLES, "legacy_quarantine", "legacy_released")
-        if catalog.table_exists(connection, "public", table)
+        if catalog.new_table_exists(connection, table)
     ]
 
 
@@ -335,7 +296,7 @@ def keep_in_step(
         statement
         for table in _sides(lens)
         for statement in sql.drop_triggers(
-            sql.ident(*table.split(".")),
+            table,
             sorted(our_triggers(connection, table) - sql.all_triggers(table)),
         )
     ]
@@ -347,7 +308,7 @@ def keep_in_step(
             *sql.triggers_on_new(lens.new, BY_NEW[lens.new]),
         ],
         what=f"Putting the triggers on {lens.legacy} and {lens.new}",
-        tables=_sides(lens),
+        tables=catalog.names(connection, *_sides(lens)),
         mode=Mode.ACCESS_EXCLUSIVE if superfluous else Mode.SHARE_ROW_EXCLUSIVE,
         say=say,
     )
@@ -355,8 +316,8 @@ def keep_in_step(
 
 def _sides(lens: Lens) -> tuple[str, ...]:
     """The tables that have triggers of one lens."""
-    parts = [f"public.{lens.part.table}"] if lens.part else []
-    return (f"legacy.{lens.legacy}", f"public.{lens.new}", *parts)
+    parts = [f"@new.{lens.part.table}"] if lens.part else []
+    return (f"@legacy.{lens.legacy}", f"@new.{lens.new}", *parts)
 
 
 def let_go(
@@ -372,52 +333,106 @@ def let_go(
     transaction, and so with more than one lock: with triggers on one side only, what is
     written there meanwhile would overwrite what has been written on the other.
     """
-    open_ = {f"public.{table}" for table in closing.MIRRORED} if close else set()
-    open_ -= {f"public.{table}" for table in closing.closed(connection)}
-    # On the way back, killed and gone on with: the old application's own table.
-    open_ -= {
-        f"public.{table}"
-        for table in closing.MIRRORED
-        if catalog.is_legacy_in_public(connection, table)
-    }
+    open_ = {f"@new.{table}" for table in closing.MIRRORED} if close else set()
+    open_ -= {f"@new.{table}" for table in closing.closed(connection)}
+    there = catalog.where(connection)
     tables = [
         table
         for table in _sides(lens)
-        if catalog.table_exists(connection, *table.split("."))
+        if catalog.table_exists(connection, *there.name(table).split("."))
         and (table in open_ or our_triggers(connection, table))
     ]
     if not tables:
         return
+    if open_:
+        privileges.make_schema(connection, PARKED)
 
     statements = []
     for table in tables:
-        statements += sql.drop_triggers(
-            sql.ident(*table.split(".")), sorted(our_triggers(connection, table))
-        )
+        statements += sql.drop_triggers(table, sorted(our_triggers(connection, table)))
         if table in open_:
-            name = table.removeprefix("public.")
-            statements += closing.closing(connection, name)
+            statements += closing.closing(connection, table.removeprefix("@new."))
     locks.change_briefly(
         connection,
         statements,
         what=f"Taking the triggers off {lens.legacy} and {lens.new}",
-        tables=tuple(tables),
+        tables=catalog.names(connection, *tables),
         mode=Mode.ACCESS_EXCLUSIVE,
         say=say,
     )
 
 
 def our_triggers(connection: BaseDatabaseWrapper, table: str) -> set[str]:
-    """The names of those on a qualified table that keep both sides in step, of any version."""
+    """The names of those on a table that keep both sides in step, of any version.
+
+    ``table`` is ``@legacy.<table>`` or ``@new.<table>``.
+    """
     return {
         name
         for (name,) in catalog.rows(
             connection,
             "SELECT tgname FROM pg_trigger"
             " WHERE tgrelid = to_regclass(%s) AND starts_with(tgname, %s)",
-            [table, sql.TRIGGER_PREFIX],
+            [*catalog.names(connection, table), sql.TRIGGER_PREFIX],
         )
     }
+
+
+# --- what is derived, and others with it ----------------------------------------------------
+
+
+def others_on_rebuilt(connection: BaseDatabaseWrapper) -> list[str]:
+    """A sentence for each relation of somebody else's that would go with ``rebuilt``."""
+    ours = [lens.legacy for lens in LENSES]
+    return [
+        f"The {kind} {name} would go with the schema rebuilt, which it is in or made from."
+        " Move it elsewhere, make it from the new tables, or drop it."
+        for kind, name in catalog.rows(
+            connection,
+            sql.query("others_on_rebuilt"),
+            {"ours": [*ours, "queue", "used", "prepared"]},
+        )
+    ]
+
+
+def drop_rebuilt(connection: BaseDatabaseWrapper, say: Say | None = None) -> None:
+    """Take away all that was derived.
+
+    The functions, which no trigger calls any more, go a few at a time.
+    """
+    if not catalog.schema_exists(connection, REBUILT):
+        return
+    functions = _functions_nothing_depends_on(connection)
+    for some in a_few_at_a_time(functions):
+        locks.change_briefly(
+            connection,
+            [f"DROP FUNCTION {sql.joined(some)}"],
+            what="Dropping functions of the schema rebuilt",
+            tables=(),
+            mode=Mode.ACCESS_EXCLUSIVE,
+            say=say,
+        )
+    locks.change_briefly(
+        connection,
+        ["DROP SCHEMA IF EXISTS rebuilt CASCADE"],
+        what="Dropping the schema rebuilt",
+        tables=catalog.relations(connection, REBUILT),
+        mode=Mode.ACCESS_EXCLUSIVE,
+        say=say,
+    )
+
+
+def _functions_nothing_depends_on(connection: BaseDatabaseWrapper) -> list[str]:
+    """Functions in ``rebuilt``, with their arguments; not those that a view or trigger uses."""
+    found = catalog.rows(
+        connection,
+        "SELECT p.oid::regprocedure::text FROM pg_proc p"
+        " WHERE p.pronamespace = 'rebuilt'::regnamespace"
+        "   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_proc'::regclass"
+        "                    AND d.refobjid = p.oid)"
+        " ORDER BY p.oid",
+    )
+    return [str(name) for (name,) in found]
 
 
 # --- parking -------------------------------------------------------------------------------
@@ -441,22 +456,21 @@ def park(
     migrations to remove.
     """
     parked = []
+    privileges.make_schema(connection, PARKED)
     for table in tables:
-        if (
-            not catalog.table_exists(connection, "public", table)
-            or catalog.table_exists(connection, PARKED, table)
-            or catalog.is_legacy_in_public(connection, table)
+        if not catalog.new_table_exists(connection, table) or catalog.table_exists(
+            connection, PARKED, table
         ):
             continue
 
         statements = [
-            *_make_schema(connection, PARKED),
             *_drop_limits(connection, table),
-            f"ALTER TABLE {sql.ident('public', table)} SET SCHEMA {sql.ident(PARKED)}",
+            f"ALTER TABLE {sql.new_table(table)} SET SCHEMA {sql.ident(PARKED)}",
         ]
         if table not in _WITHOUT_STAND_IN:
+            # Empty, and in a closed schema.
             statements += [
-                f"CREATE TABLE {sql.ident('public', table)}"
+                f"CREATE TABLE {sql.new_table(table)}"
                 f" (LIKE {sql.ident(PARKED, table)} INCLUDING DEFAULTS)",
                 *closing.closing(connection, table),
             ]
@@ -464,7 +478,7 @@ def park(
             connection,
             statements,
             what=f"Parking {table}",
-            tables=(f"public.{table}",),
+            tables=catalog.new(connection, table),
             mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
@@ -475,14 +489,15 @@ def park(
 def _drop_limits(connection: BaseDatabaseWrapper, table: str) -> list[str]:
     """Statements against our own triggers of a new table, whose functions will go."""
     return [
-        f"DROP TRIGGER {sql.ident(name)} ON {sql.ident('public', table)}"
+        f"DROP TRIGGER {sql.ident(name)} ON {sql.new_table(table)}"
         for (name,) in catalog.rows(
             connection,
             "SELECT t.tgname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
             " WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal"
-            "   AND p.pronamespace = 'public'::regnamespace"
+            "   AND p.pronamespace"
+            "       = (SELECT c.relnamespace FROM pg_class c WHERE c.oid = t.tgrelid)"
             "   AND starts_with(p.proname, 'terrain_') ORDER BY 1",
-            [f"public.{table}"],
+            catalog.new(connection, table),
         )
     ]
 
@@ -498,13 +513,11 @@ def park_functions(connection: BaseDatabaseWrapper, say: Say | None = None) -> N
     ours = sql.query("our_functions")
     found = catalog.rows(connection, sql.query("functions_to_park", ours=ours))
     functions = [identity for (identity,) in found]
+    privileges.make_schema(connection, PARKED)
     for some in a_few_at_a_time(functions):
         locks.change_briefly(
             connection,
-            [
-                *_make_schema(connection, PARKED),
-                *(f"ALTER FUNCTION {each} SET SCHEMA {PARKED}" for each in some),
-            ],
+            [f"ALTER FUNCTION {each} SET SCHEMA {PARKED}" for each in some],
             what="Putting functions of the schema rebuilt aside",
             tables=(),
             mode=Mode.ACCESS_EXCLUSIVE,
@@ -532,11 +545,7 @@ def _bring_back_functions(connection: BaseDatabaseWrapper, made: Iterable[str]) 
         if name in names and not taken
     ]
     _execute(
-        connection,
-        [
-            *(_make_schema(connection, REBUILT) if parked else []),
-            *(f"ALTER FUNCTION {each} SET SCHEMA {REBUILT}" for each in parked),
-        ],
+        connection, (f"ALTER FUNCTION {each} SET SCHEMA {REBUILT}" for each in parked)
     )
 
 
@@ -570,16 +579,17 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
     for table in catalog.NEW_TABLES:
         if not catalog.table_exists(connection, PARKED, table):
             continue
-        if table not in _WITHOUT_STAND_IN and not catalog.table_exists(
-            connection, "public", table
+        if table not in _WITHOUT_STAND_IN and not catalog.new_table_exists(
+            connection, table
         ):
             continue
         _check_shape(connection, table)
         _strip(connection, table)
 
         statements = [
-            f"DROP TABLE IF EXISTS {sql.ident('public', table)}",
-            f"ALTER TABLE {sql.ident(PARKED, table)} SET SCHEMA public",
+            f"DROP TABLE IF EXISTS {sql.new_table(table)}",
+            f"ALTER TABLE {sql.ident(PARKED, table)} SET SCHEMA"
+            f" {sql.ident(catalog.where(connection).own[0])}",
         ]
         if table in closing.MIRRORED:
             statements += closing.closing(connection, table)
@@ -587,7 +597,7 @@ def unpark(connection: BaseDatabaseWrapper, say: Say | None = None) -> list[str]
             connection,
             statements,
             what=f"Bringing back {table}",
-            tables=(f"{PARKED}.{table}", f"public.{table}"),
+            tables=(f"{PARKED}.{table}", *catalog.new(connection, table)),
             mode=Mode.ACCESS_EXCLUSIVE,
             say=say,
         )
@@ -627,21 +637,20 @@ def _strip(connection: BaseDatabaseWrapper, table: str) -> None:
 def _check_shape(connection: BaseDatabaseWrapper, table: str) -> None:
     """A parked table may take the place of an empty one of its own shape only."""
     parked = catalog.columns(connection, PARKED, table)
-    fresh = catalog.columns(connection, "public", table)
+    (name,) = catalog.new(connection, table)
+    fresh = catalog.columns(connection, *name.split("."))
     if not fresh:
         return
     if parked != fresh:
         odd = {column.name for column in set(parked) ^ set(fresh)}
         raise CannotGoOn(
-            f"legacy_parked.{table} and the new public.{table} differ in"
+            f"legacy_parked.{table} and the new {name} differ in"
             f" {', '.join(sorted(odd))}: they were made by different versions of the project."
             " Migrate with the version that was rolled back, or drop legacy_parked to do"
             " without what it holds."
         )
-    if catalog.value(
-        connection, f"SELECT true FROM {sql.ident('public', table)} LIMIT 1"
-    ):
+    if catalog.value(connection, f"SELECT true FROM {sql.new_table(table)} LIMIT 1"):
         raise CannotGoOn(
-            f"public.{table} has rows, and so has legacy_parked.{table} from before the"
+            f"{name} has rows, and so has legacy_parked.{table} from before the"
             " rollback. Move one of the two out of the way, then run migrate again."
         )

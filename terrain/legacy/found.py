@@ -17,7 +17,6 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from terrain.legacy import catalog, heldrows, lineage, sql
-from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, BY_NEW
 from terrain.legacy.models import Quarantine, QuarantinedRow, Released
 from terrain.pages.search import as_uuid
@@ -63,7 +62,7 @@ def query() -> str:
 
 def _branch(table: str, condition: str) -> str:
     return (
-        f"(SELECT {sql.literal(table)} AS legacy_table, id FROM {sql.ident(LEGACY, table)}"
+        f"(SELECT {sql.literal(table)} AS legacy_table, id FROM {sql.legacy_table(table)}"
         f" WHERE {condition} LIMIT {MOST})"
     )
 

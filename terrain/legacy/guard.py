@@ -15,24 +15,18 @@ from django.db import connections
 from django.db.migrations import Migration
 
 from terrain.exceptions import Stopped
-from terrain.legacy import catalog, cleanup, engine, ledger, preflight, prepare
+from terrain.legacy import catalog, cleanup, cut_over, engine, ledger, preflight
 from terrain.legacy.models import Run
 
 Plan = list[tuple[Migration, bool]]
 
 #: The ledger's name for going back.
 ROLLBACK = "rollback"
-#: The migration with which the copies begin.
-STOOD_ASIDE = ("legacy", "0002_stand_aside")
-
-#: Each makes a table that is called as a legacy one.
-_MAKE_TABLES_OF_LEGACY_NAMES = {
-    ("catalogue", "0001_initial"),
-    ("orders", "0001_initial"),
-}
-
 #: Whether migrate only writes down what it is asked to do (--fake).
 _pretends = False
+
+#: Whether every row has just been proven, before the schema of the new tables was made.
+_is_proven = False
 
 #: Whether it is a rollback that unapplies the migrations: there may be none that was written down.
 _goes_back = False
@@ -62,6 +56,31 @@ def pretending(fake: bool) -> Iterator[None]:
         _pretends = False
 
 
+@contextlib.contextmanager
+def begun(connection: Any, verbosity: int) -> Iterator[None]:
+    """Make the schema of the new tables before Django looks which migrations are applied.
+
+    In a legacy database nothing of it is there yet, so preflight comes before that.  Raises
+    :class:`Stopped`.
+    """
+    global _is_proven
+    if cut_over.is_marked(connection) or catalog.where(connection).is_cut_over:
+        yield
+        return
+    try:
+        with ledger.exclusive(connection):
+            if catalog.has_legacy_tables(connection):
+                _prove(connection, verbosity)
+            cut_over.begin(connection)
+    except ledger.Busy as error:
+        raise Stopped(str(error), code=2) from error
+    _is_proven = True
+    try:
+        yield
+    finally:
+        _is_proven = False
+
+
 def before_migrate(
     sender: AppConfig, using: str, plan: Plan, verbosity: int = 1, **_: Any
 ) -> None:
@@ -84,15 +103,20 @@ def before_migrate(
     try:
         if _pretends:
             _before_pretending(connection, ours)
+        elif _is_pretended(connection):
+            raise Stopped(
+                "Migrations were recorded as applied and never were: nothing of the new schema"
+                " is there. Nothing has been changed. Take back what was recorded:"
+                " python manage.py migrate --fake legacy 0001_initial"
+            )
         elif any(backwards for _, backwards in ours):
             _before_going_back(connection, ours)
-        elif "public" in catalog.legacy_tables(connection).values():
-            if verbosity > 0:
-                print(
-                    "  Preflight: proving every row before anything is changed …",
-                    flush=True,
-                )
-            _before_moving(connection)
+        elif (
+            not _is_proven
+            and catalog.has_legacy_tables(connection)
+            and not catalog.is_begun(connection)
+        ):
+            _prove(connection, verbosity)
     except BaseException:
         _held.close()
         raise
@@ -103,7 +127,9 @@ def after_migrate(sender: AppConfig, using: str, **_: Any) -> None:
     _held.close()
 
 
-def _before_moving(connection: Any) -> None:
+def _prove(connection: Any, verbosity: int) -> None:
+    if verbosity > 0:
+        print("  Preflight: proving every row before anything is changed …", flush=True)
     report = preflight.run(connection, accept=settings.PREFLIGHT_ACCEPT)
     if report.blockers:
         first = report.blockers[0]
@@ -130,26 +156,35 @@ def _finish_going_back_first(connection: Any) -> None:
 
 def is_half_way_back(connection: Any) -> bool:
     """Whether a rollback was interrupted after it had changed something."""
-    if not catalog.table_exists(connection, "public", "legacy_run"):
+    if not catalog.new_table_exists(connection, "legacy_run"):
         return False
     run = ledger.last(ROLLBACK, connection.alias)
     if run is None or run.state == Run.State.DONE:
         return False
-    schemas = set(catalog.legacy_tables(connection).values())
-    if catalog.LEGACY in schemas:
+    if catalog.IN_STEP in catalog.applied(connection):
         return not engine.stands_beside(connection)
-    # All are back, and Django has not written that down yet.
-    return bool(schemas) and STOOD_ASIDE in catalog.applied(connection)
+    # The triggers are off, and Django has not unapplied everything yet.
+    return catalog.is_begun(connection)
+
+
+def _is_pretended(connection: Any) -> bool:
+    """Whether the move is recorded as begun and was not: the first thing it makes is not there."""
+    return (
+        catalog.has_legacy_tables(connection)
+        and catalog.is_begun(connection)
+        and not catalog.schema_exists(connection, catalog.REBUILT)
+        and not catalog.schema_exists(connection, catalog.PARKED)
+    )
 
 
 def _before_pretending(connection: Any, plan: Plan) -> None:
     """What was pretended may be taken back, as long as it was no more than that."""
-    tables = catalog.legacy_tables(connection)
-    if not tables:
+    if not catalog.has_legacy_tables(connection):
         return
-    if catalog.LEGACY in tables.values() or not all(back for _, back in plan):
+    is_begun = catalog.is_begun(connection) and not _is_pretended(connection)
+    if is_begun or not all(back for _, back in plan):
         raise Stopped(
-            "Whether the legacy tables are moved and copied is not for --fake to say."
+            "Whether the legacy tables are copied is not for --fake to say."
             " Nothing was changed. Run it without: python manage.py migrate"
         )
 
@@ -160,7 +195,16 @@ def _before_going_back(connection: Any, plan: Plan) -> None:
         for migration, backwards in plan
         if backwards
     }
-    moved = bool(catalog.legacy_tables(connection))
+    moved = catalog.has_legacy_tables(connection)
+    # What changes no table that was moved may be taken back and put there again.
+    is_the_move = any(
+        label == "legacy" or name == "0001_initial" for label, name in unapplied
+    )
+    if moved and is_the_move and catalog.where(connection).is_cut_over:
+        raise Stopped(
+            "The names have changed places (cut_over), so the way back begins with its undoing."
+            " Nothing has been changed. Run: python manage.py rollback_migration"
+        )
     if not moved and cleanup.is_cleaned_up(connection):
         raise Stopped(
             "The legacy tables have been cleaned up, so there is nothing to go back to, and"
@@ -168,15 +212,8 @@ def _before_going_back(connection: Any, plan: Plan) -> None:
             " To go back, restore a backup: python manage.py restore_database PATH"
         )
     if ("legacy", "0003_keep_in_step") in unapplied:
-        for sentence in prepare.others_on_rebuilt(connection):
+        for sentence in engine.others_on_rebuilt(connection):
             raise Stopped(f"{sentence} Nothing has been changed.")
-    in_public = "public" in catalog.legacy_tables(connection).values()
-    if in_public and unapplied & _MAKE_TABLES_OF_LEGACY_NAMES:
-        raise Stopped(
-            "Unapplying these migrations would drop the legacy tables, which are in public:"
-            " the migrations were never really applied. Nothing has been changed. Take"
-            " back what was recorded: python manage.py migrate --fake legacy 0001_initial"
-        )
     parked = catalog.schema_exists(connection, catalog.PARKED)
     if moved and ("terrain", "0001_initial") in unapplied:
         raise Stopped(

@@ -22,13 +22,12 @@ from terrain.legacy import (
     catalog,
     cleanup,
     copying,
+    cut_over,
     guard,
     ledger,
-    prepare,
     sql,
     usage,
 )
-from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
 from terrain.pace import control
@@ -78,14 +77,14 @@ def steps(connection: BaseDatabaseWrapper, backups: Path) -> list[Step]:
     is_legacy = bool(found) or cleanup.is_cleaned_up(connection)
     made = [_migrate(connection, found)]
     if is_legacy:
-        before = [_prepare(connection, found), _backup(connection, backups, found)]
+        before = [_backup(connection, backups, found)]
         made = [*before, *made, *_copies(connection, at_work), _settle(connection)]
     made.append(_assets(connection))
     if is_legacy:
-        made += [_verify(connection), _cleanup(connection)]
+        made += [_verify(connection), _cut_over(connection), _cleanup(connection)]
     reports = (
         control.states(connection)
-        if catalog.table_exists(connection, "public", PaceState._meta.db_table)
+        if catalog.new_table_exists(connection, PaceState._meta.db_table)
         else []
     )
     return [_with_pace(step, reports) for step in made]
@@ -111,25 +110,11 @@ def next_step(found: list[Step]) -> Step | None:
 
 
 def has_ledger(connection: BaseDatabaseWrapper) -> bool:
-    return catalog.table_exists(connection, "public", "legacy_run")
+    return catalog.new_table_exists(connection, "legacy_run")
 
 
 def _last(connection: BaseDatabaseWrapper, step: str) -> Run | None:
     return ledger.last(step, connection.alias) if has_ledger(connection) else None
-
-
-def _prepare(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
-    done = prepare.is_prepared(connection) or cleanup.is_cleaned_up(connection)
-    detail = "sessions find the tables in legacy, then public"
-    if not done and not prepare.other_sessions(connection):
-        detail = "no other session is connected: migrate does it"
-    elif not done:
-        detail = "the search path is not set"
-    if cleanup.is_cleaned_up(connection):
-        detail = "no longer needed"
-    return Step(
-        "prepare", "prepare_database", State.DONE if done else State.PENDING, detail
-    )
 
 
 def _backup(
@@ -168,10 +153,8 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
             "half-way back; run rollback_migration to go on",
         )
     if catalog.migrated_at(connection) is not None:
-        return Step(
-            "migrate", "migrate", State.DONE, "all tables have moved and been copied"
-        )
-    if LEGACY in found.values():
+        return Step("migrate", "migrate", State.DONE, "all rows are copied and in step")
+    if found and catalog.is_begun(connection):
         return Step(
             "migrate", "migrate", State.PAUSED, "half-way; run migrate to go on"
         )
@@ -182,14 +165,14 @@ def _migrate(connection: BaseDatabaseWrapper, found: dict[str, str]) -> Step:
 
 
 def _copies(connection: BaseDatabaseWrapper, at_work: bool) -> Iterator[Step]:
-    moved = LEGACY in catalog.legacy_tables(connection).values()
+    begun = catalog.is_begun(connection)
     back = _last(connection, guard.ROLLBACK)
     for table in (LENSES[0].legacy, "customers", *(lens.legacy for lens in LENSES[1:])):
         name = copying.step_name(table)
         run = _last(connection, name)
         if cleanup.is_cleaned_up(connection):
             yield Step(name, "migrate", State.DONE, rows=run.rows if run else None)
-        elif run is None or not moved or (back is not None and run.pk < back.pk):
+        elif run is None or not begun or (back is not None and run.pk < back.pk):
             yield Step(name, "migrate", State.PENDING)
         else:
             yield _copy(name, run, at_work)
@@ -236,15 +219,15 @@ def _settle(connection: BaseDatabaseWrapper) -> Step:
 
 def _assets(connection: BaseDatabaseWrapper) -> Step:
     command = "copy_models_to_assets"
-    if not catalog.table_exists(connection, "public", "models"):
+    if not catalog.new_table_exists(connection, "models"):
         return Step("assets", command, State.PENDING)
     models, waiting = catalog.rows(
         connection,
-        "SELECT (SELECT count(*) FROM public.models),"
-        "       (SELECT count(*) FROM public.models m"
-        "         WHERE NOT EXISTS (SELECT FROM public.assets a WHERE a.id = m.id)"
-        "           AND NOT EXISTS (SELECT FROM public.assets a WHERE a.model_id = m.id)"
-        "           AND NOT EXISTS (SELECT FROM public.legacy_quarantine q"
+        "SELECT (SELECT count(*) FROM @new.models),"
+        "       (SELECT count(*) FROM @new.models m"
+        "         WHERE NOT EXISTS (SELECT FROM @new.assets a WHERE a.id = m.id)"
+        "           AND NOT EXISTS (SELECT FROM @new.assets a WHERE a.model_id = m.id)"
+        "           AND NOT EXISTS (SELECT FROM @new.legacy_quarantine q"
         "                            WHERE q.legacy_table = 'models' AND q.legacy_id = m.id))",
     )[0]
     done = catalog.migrated_at(connection) is not None and not waiting
@@ -280,6 +263,17 @@ def is_verifying(connection: BaseDatabaseWrapper, run: Run) -> bool:
     return age < STARTING or bool(locks.at_work(connection, locks.VERIFY_LOCK))
 
 
+def _cut_over(connection: BaseDatabaseWrapper) -> Step:
+    if cut_over.is_done(connection) or cleanup.is_cleaned_up(connection):
+        return Step("cut over", "cut_over", State.DONE, "the new tables are in public")
+    return Step(
+        "cut over",
+        "cut_over",
+        State.PENDING,
+        "when the old application has been stopped",
+    )
+
+
 def _cleanup(connection: BaseDatabaseWrapper) -> Step:
     if cleanup.is_cleaned_up(connection):
         return Step(
@@ -289,7 +283,7 @@ def _cleanup(connection: BaseDatabaseWrapper) -> Step:
         "cleanup",
         "cleanup_legacy",
         State.PENDING,
-        "when the old application is gone for good",
+        "after the cut-over, when the old application is gone for good",
     )
 
 
@@ -328,13 +322,42 @@ def took(connection: BaseDatabaseWrapper) -> dict[str, float]:
 
 #: Step of the guide -> the command that does it, and nothing else.
 COMMANDS = {
-    "prepare": "prepare_database",
     "backup": "backup_database",
     "migrate": "migrate",
     "settle": "settle",
     "assets": "copy_models_to_assets",
     "verify": "verify_migration",
+    "cut over": "cut_over",
 }
+
+
+# --- the guide's verification queries --------------------------------------------------------
+
+#: As they are typed into psql after the cut-over, where these names mean the new tables.
+QUERIES = (
+    "SELECT role, count(*) FROM users GROUP BY role ORDER BY role",
+    "SELECT status, count(*) FROM models GROUP BY status ORDER BY status",
+    "SELECT status, count(*) FROM assets GROUP BY status ORDER BY status",
+    "SELECT kind, count(*) FROM tables GROUP BY kind ORDER BY kind",
+    "SELECT count(*) FROM orders",
+    "SELECT count(*), sum(total_price) FROM order_items",
+    "SELECT count(*), sum(amount) FROM payments",
+)
+
+
+def answers(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
+    """Each of :data:`QUERIES` with its answer: rows apart by commas, none before the cut-over."""
+    if not catalog.where(connection).is_cut_over:
+        return []
+    return [
+        (
+            query,
+            ", ".join(
+                " ".join(map(str, row)) for row in catalog.rows(connection, query)
+            ),
+        )
+        for query in QUERIES
+    ]
 
 
 # --- the table at the end ------------------------------------------------------------------
@@ -369,11 +392,11 @@ def _summary(connection: BaseDatabaseWrapper) -> Iterator[Moved]:
             legacy_table=lens.legacy
         )
         rows = catalog.value(
-            connection, f"SELECT count(*) FROM {sql.ident(LEGACY, lens.legacy)}"
+            connection, f"SELECT count(*) FROM {sql.legacy_table(lens.legacy)}"
         )
         new_rows = catalog.value(
             connection,
-            f"SELECT count(*) FROM {sql.ident('public', lens.new)} n WHERE {lens.own}",
+            f"SELECT count(*) FROM {sql.new_table(lens.new)} n WHERE {lens.own}",
         )
         yield Moved(
             lens.legacy,

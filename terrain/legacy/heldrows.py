@@ -69,7 +69,7 @@ def _as_found(entry: QuarantinedRow) -> dict[str, str]:
     return dict(
         catalog.rows(
             connections[entry._state.db or "default"],
-            f"SELECT e.key, e.value::text FROM {sql.ident('public', entry._meta.db_table)} q"
+            f"SELECT e.key, e.value::text FROM {sql.new_table(entry._meta.db_table)} q"
             " CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(q.row) WHEN 'object'"
             " THEN q.row ELSE jsonb_build_object('row', q.row) END) e WHERE q.id = %s",
             [entry.pk],
@@ -82,7 +82,7 @@ def _now(entry: QuarantinedRow) -> dict[str, str] | None:
     connection = connections[entry._state.db or "default"]
     if entry.legacy_table not in BY_LEGACY or not lineage.is_possible(connection):
         return None
-    table = sql.ident(catalog.LEGACY, entry.legacy_table)
+    table = sql.legacy_table(entry.legacy_table)
     return dict(
         catalog.rows(
             connection,

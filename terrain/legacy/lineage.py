@@ -14,7 +14,6 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain.legacy import catalog, sql
-from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Column, Lens, Part
@@ -71,7 +70,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A new row's origin.  ``entries`` are what the quarantine says of it."""
+    """A new row's origin.  ``entries`` are what the quarantine says of it.
+
+    ``table`` is the qualified name of the legacy table.
+    """
 
     table: str
     key: uuid.UUID
@@ -89,15 +91,19 @@ class Lineage:
 
 def is_possible(connection: BaseDatabaseWrapper) -> bool:
     """Whether the legacy tables stand beside the new ones, and may be read."""
+    names = [
+        *catalog.names(connection, *(f"@legacy.{lens.legacy}" for lens in LENSES)),
+        *catalog.new(connection, *BY_NEW),
+    ]
     return bool(
         catalog.value(
             connection,
             "SELECT count(*) = %s FROM pg_class c"
             "  JOIN pg_namespace s ON s.oid = c.relnamespace"
-            " WHERE s.nspname = %s AND c.relname = ANY (%s) AND c.relkind = 'r'"
+            " WHERE s.nspname || '.' || c.relname = ANY (%s) AND c.relkind = 'r'"
             "   AND has_schema_privilege(s.oid, 'USAGE')"
             "   AND has_table_privilege(c.oid, 'SELECT')",
-            [len(LENSES), LEGACY, [lens.legacy for lens in LENSES]],
+            [len(names), names],
         )
     )
 
@@ -169,7 +175,8 @@ def _of_row(
     more = 0
     if lens.part is not None and not part_is_held:
         elements, more = _elements(connection, lens, lens.part, key)
-    return Lineage(lens.legacy, key, tuple(lines), entries, elements, more)
+    (table,) = catalog.names(connection, f"@legacy.{lens.legacy}")
+    return Lineage(table, key, tuple(lines), entries, elements, more)
 
 
 def _row_query(lens: Lens) -> str:
@@ -190,8 +197,8 @@ def _row_query(lens: Lens) -> str:
         ),
     ]
     return (
-        f"SELECT {sql.joined(columns)} FROM {sql.ident('public', lens.new)} n"
-        f" JOIN {sql.ident(LEGACY, lens.legacy)} l ON l.id = n.id"
+        f"SELECT {sql.joined(columns)} FROM {sql.new_table(lens.new)} n"
+        f" JOIN {sql.legacy_table(lens.legacy)} l ON l.id = n.id"
         f" WHERE n.id = %(key)s AND {lens.own}"
     )
 
@@ -204,16 +211,17 @@ def _of_part(
 ) -> Lineage | None:
     found = catalog.rows(
         connection,
-        f"SELECT i.{part.parent}, (SELECT count(*) FROM public.{part.table} b"
+        f"SELECT i.{part.parent}, (SELECT count(*) FROM @new.{part.table} b"
         f" WHERE b.{part.parent} = i.{part.parent} AND b.position <= i.position)"
-        f" FROM public.{part.table} i WHERE i.id = %s",
+        f" FROM @new.{part.table} i WHERE i.id = %s",
         [key],
     )
     if not found:
         return None
     parent, rank = found[0]
     elements, _ = _elements(connection, lens, part, parent, only=rank)
-    return Lineage(lens.legacy, parent, (), (), elements) if elements else None
+    (table,) = catalog.names(connection, f"@legacy.{lens.legacy}")
+    return Lineage(table, parent, (), (), elements) if elements else None
 
 
 def _elements(
@@ -251,7 +259,7 @@ def _elements(
         return lines, 0
     total = catalog.value(
         connection,
-        f"SELECT jsonb_array_length({part.column}) FROM {sql.ident(LEGACY, lens.legacy)}"
+        f"SELECT jsonb_array_length({part.column}) FROM {sql.legacy_table(lens.legacy)}"
         " WHERE id = %s",
         [key],
     )
@@ -272,12 +280,12 @@ def _elements_query(lens: Lens, part: Part) -> str:
     ]
     return (
         f"SELECT {sql.joined(columns)}"
-        f"  FROM {sql.ident(LEGACY, lens.legacy)} l"
+        f"  FROM {sql.legacy_table(lens.legacy)} l"
         f" CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(l.{part.column})"
         f" WHEN 'array' THEN l.{part.column} ELSE '[]' END)"
         "  WITH ORDINALITY AS e (item, position)"
         f" JOIN (SELECT p.*, row_number() OVER (ORDER BY p.position) AS rank"
-        f" FROM {sql.ident('public', part.table)} p WHERE p.{part.parent} = %(key)s) i"
+        f" FROM {sql.new_table(part.table)} p WHERE p.{part.parent} = %(key)s) i"
         " ON i.rank = e.position"
         " WHERE l.id = %(key)s AND (%(only)s::bigint IS NULL OR e.position = %(only)s)"
         " ORDER BY e.position LIMIT %(most)s"

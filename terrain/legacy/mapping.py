@@ -389,7 +389,7 @@ USER_TABLES = Lens(
         not_object("layout_data"),
         Rule(
             "id_taken",
-            "EXISTS (SELECT FROM public.tables t WHERE t.id = l.id AND t.kind <> 'user')",
+            "EXISTS (SELECT FROM @new.tables t WHERE t.id = l.id AND t.kind <> 'user')",
             "has the id of an example table",
             "Give one of the two another id in the old application, then retry.",
             forecast="false",
@@ -425,7 +425,7 @@ EXAMPLE_TABLES = Lens(
         not_object("layout_data"),
         Rule(
             "id_taken",
-            "EXISTS (SELECT FROM public.tables t WHERE t.id = l.id AND t.kind <> 'example')",
+            "EXISTS (SELECT FROM @new.tables t WHERE t.id = l.id AND t.kind <> 'example')",
             "has the id of a user's table",
             "Give one of the two another id in the old application, then retry.",
             forecast=(

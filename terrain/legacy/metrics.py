@@ -11,13 +11,13 @@ from prometheus_client.core import Metric
 
 from terrain import locks
 from terrain.legacy import backup, catalog, cleanup
-from terrain.legacy.catalog import LEGACY, REBUILT
+from terrain.legacy.catalog import REBUILT
 from terrain.legacy.models import Run
 from terrain.monitoring import sources
 from terrain.monitoring.sources import counter, gauge
 
 #: How the move stands, in the order in which it comes to that.
-PHASES = ("none", "before", "moving", "in_step", "cleaned_up")
+PHASES = ("none", "before", "moving", "in_step", "cut_over", "cleaned_up")
 #: Seconds that a look at the folder of backups stays good.
 LOOK_AT_BACKUPS = 60
 
@@ -37,11 +37,12 @@ def register() -> None:
 
 def phase(connection: BaseDatabaseWrapper) -> str:
     """How the move stands: one of :data:`PHASES`; before it, and rolled back, are alike."""
-    places = set(catalog.legacy_tables(connection).values())
-    if LEGACY in places:
-        return "in_step" if catalog.migrated_at(connection) else "moving"
-    if places:
-        return "before"
+    if catalog.has_legacy_tables(connection):
+        if not catalog.is_begun(connection):
+            return "before"
+        if catalog.migrated_at(connection) is None:
+            return "moving"
+        return "cut_over" if catalog.where(connection).is_cut_over else "in_step"
     return "cleaned_up" if cleanup.is_cleaned_up(connection) else "none"
 
 

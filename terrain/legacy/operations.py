@@ -12,7 +12,7 @@ from typing import Any
 from django.apps import apps
 from django.apps.registry import Apps
 from django.contrib.postgres.operations import NotInTransactionMixin
-from django.db import migrations, router, transaction
+from django.db import migrations, router
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import ProjectState
 
@@ -22,8 +22,7 @@ from terrain.legacy import (
     copying,
     customers,
     engine,
-    ledger,
-    prepare,
+    privileges,
     settling,
     usage,
 )
@@ -77,46 +76,23 @@ class LegacyOperation(NotInTransactionMixin, migrations.RunPython, ABC):
         """Nothing, unless a subclass says otherwise."""
 
 
-class FindTables(LegacyOperation):
-    """Set the old application's search path, unless prepare_database has."""
+class MakeSchemas(LegacyOperation):
+    """Make the schemas of what is derived and of what is closed or parked."""
 
-    STEP = "set search path"
+    SCHEMAS = (catalog.REBUILT, catalog.PARKED)
 
     def describe(self) -> str:
-        return (
-            "Let sessions that begin from now on find the tables in legacy, then public"
-        )
+        return f"Make the schemas {' and '.join(self.SCHEMAS)}, closed to all but their owner"
 
     def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
-        if catalog.legacy_tables(connection) and not prepare.is_prepared(connection):
-            with ledger.recorded(self.STEP, connection.alias) as run:
-                # With it, or killed in between nobody would know that it is ours to undo.
-                with transaction.atomic(using=connection.alias):
-                    run.detail["set_for"] = list(prepare.prepare(connection).set_for)
-                    run.save()
+        if catalog.has_legacy_tables(connection):
+            for schema in self.SCHEMAS:
+                privileges.make_schema(connection, schema)
 
     def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-        """What an operator has prepared stays so; what this has set goes."""
-        run = ledger.last(self.STEP, schema_editor.connection.alias)
-        if run is not None and run.detail.pop("set_for", None):
-            prepare.undo(schema_editor.connection)
-            run.save()
-
-
-class StandAside(LegacyOperation):
-    """Move a legacy table, whole, to the schema ``legacy``."""
-
-    def describe(self) -> str:
-        return f"Move {self.args[0]} aside, to the schema legacy"
-
-    def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-        (table,) = self.args
-        with ledger.recorded(f"move {table}", schema_editor.connection.alias):
-            engine.stand_aside(schema_editor.connection, table)
-
-    def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-        engine.move_back(schema_editor.connection, self.args[0])
+        for schema in self.SCHEMAS:
+            engine.drop_schema_if_empty(schema_editor.connection, schema)
 
 
 class KeepInStep(LegacyOperation):
@@ -128,17 +104,17 @@ class KeepInStep(LegacyOperation):
     def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
         engine.stand_beside(connection)
-        if catalog.is_moved(connection):
+        if catalog.has_legacy_tables(connection):
             usage.forget(connection)
 
     def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
-        if not catalog.is_moved(connection):
+        if not catalog.has_legacy_tables(connection):
             return
         for lens in LENSES:
             engine.let_go(connection, lens, close=True)
         engine.park_functions(connection)
-        prepare.drop_rebuilt(connection)
+        engine.drop_rebuilt(connection)
         engine.park(connection)
 
 
@@ -152,7 +128,7 @@ class Return(LegacyOperation):
         engine.unpark(schema_editor.connection)
 
     def backwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-        if catalog.is_moved(schema_editor.connection):
+        if catalog.has_legacy_tables(schema_editor.connection):
             engine.park(schema_editor.connection, tables=self.args)
 
 
@@ -166,7 +142,9 @@ class Copy(LegacyOperation):
 
     def forwards(self, apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         connection = schema_editor.connection
-        if catalog.is_moved(connection) and not engine.stands_beside(connection):
+        if catalog.has_legacy_tables(connection) and not engine.stands_beside(
+            connection
+        ):
             # A rollback was killed while it took the triggers off.
             engine.stand_beside(connection)
         copying.copy(connection, self.args[0])

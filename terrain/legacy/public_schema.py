@@ -20,7 +20,8 @@ DESCRIPTION = Path(__file__).parent / "public_schema.json"
 _DESCRIBE = """
 WITH tables AS (
     SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-     WHERE s.nspname = 'public' AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
+     WHERE s.nspname = ANY (%(schemas)s) AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
+       AND pg_table_is_visible(c.oid)
 )
 SELECT 'column ' || t.relname || '.' || a.attname,
        format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
@@ -35,16 +36,16 @@ SELECT 'constraint ' || t.relname || '.' || k.conname,
   FROM tables t JOIN pg_constraint k ON k.conrelid = t.oid AND k.contype <> 'n'
 UNION ALL
 SELECT 'index ' || t.relname || '.' || i.relname,
-       pg_get_indexdef(x.indexrelid) || CASE WHEN x.indisvalid THEN '' ELSE ' INVALID' END
+       pg_get_indexdef(x.indexrelid, 0, true) || CASE WHEN x.indisvalid THEN '' ELSE ' INVALID' END
   FROM tables t JOIN pg_index x ON x.indrelid = t.oid JOIN pg_class i ON i.oid = x.indexrelid
 UNION ALL
-SELECT 'trigger ' || t.relname || '.' || g.tgname, pg_get_triggerdef(g.oid)
+SELECT 'trigger ' || t.relname || '.' || g.tgname, pg_get_triggerdef(g.oid, true)
   FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid
  WHERE NOT g.tgisinternal AND g.tgname NOT LIKE %(sync)s AND g.tgname LIKE %(own)s
 UNION ALL
 SELECT 'function ' || p.oid::regprocedure, md5(p.prosrc)
   FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
- WHERE s.nspname = 'public' AND p.proname LIKE %(own)s
+ WHERE s.nspname = ANY (%(schemas)s) AND p.proname LIKE %(own)s
 """
 
 
@@ -57,6 +58,7 @@ def describe(connection: BaseDatabaseWrapper) -> dict[str, str]:
             "tables": [*catalog.NEW_TABLES, *catalog.LEDGER_TABLES],
             "sync": f"{sql.TRIGGER_PREFIX}%",
             "own": "terrain\\_%",
+            "schemas": list(catalog.where(connection).own),
         },
     )
     return dict(sorted(found))

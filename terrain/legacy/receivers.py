@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from catalogue.assets import Held
-from terrain.legacy import catalog, closing, ledger, settling, sql
+from terrain.legacy import catalog, closing, ledger, privileges, settling, sql
 
 
 def settle_first(sender: Any, connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -21,7 +21,7 @@ def quarantine_models(
     sender: Any, connection: BaseDatabaseWrapper, held: Iterable[Held], **_: Any
 ) -> None:
     """Make the quarantine's entries for models exactly those that were held."""
-    if not catalog.table_exists(connection, "public", "legacy_quarantine"):
+    if not catalog.new_table_exists(connection, "legacy_quarantine"):
         return
     models = list(held)
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
@@ -39,7 +39,10 @@ def quarantine_models(
 def close_what_is_made(
     sender: Any, connection: BaseDatabaseWrapper, table: str, **_: Any
 ) -> None:
-    """The new application may write to a new table when ``migrate`` has come to its end."""
+    """Leave a new table to its owner, and block the new application until ``migrate`` ends."""
+    if not catalog.has_legacy_tables(connection):
+        return
+    privileges.close_table(connection, *catalog.new(connection, table))
     if table in catalog.NEW_TABLES and closing.is_under_way(connection):
         closing.close(connection, table)
 
@@ -54,7 +57,10 @@ def remember_how_long(
     **_: Any,
 ) -> None:
     """Note what a lock cost, for the next forecast."""
-    if catalog.schema_exists(connection, catalog.LEGACY) and catalog.table_exists(
-        connection, "public", "legacy_run"
+    if not catalog.new_table_exists(connection, "legacy_run"):
+        # It may have been for a cut-over, after which the ledger is elsewhere.
+        connection.follow_tables()  # type: ignore[attr-defined]
+    if catalog.has_legacy_tables(connection) and catalog.new_table_exists(
+        connection, "legacy_run"
     ):
         ledger.note_lock(connection.alias, what, seconds, waited, attempts)

@@ -34,7 +34,7 @@ def reconcile(
     what it added is left to the copy.  Returns how many there were.
     """
     if not catalog.value(
-        connection, f"SELECT true FROM {sql.ident('public', lens.new)} LIMIT 1"
+        connection, f"SELECT true FROM {sql.new_table(lens.new)} LIMIT 1"
     ):
         return 0
     changed = 0
@@ -43,7 +43,7 @@ def reconcile(
             connection, lens, _keys(connection, query), governor=governor
         )
     for after, upto, _rows in ranges(
-        connection, sql.ident("legacy", lens.legacy), COMPARED
+        connection, sql.legacy_table(lens.legacy), COMPARED
     ):
         differing = _keys(
             connection, sql.differing(lens), {"after": after, "upto": upto}
@@ -86,7 +86,7 @@ def carry_over_all(
                 connection,
                 carry,
                 what=f"Carrying over {len(some)} rows of {lens.legacy}",
-                tables=(f"legacy.{lens.legacy}", f"public.{lens.new}"),
+                tables=catalog.both(connection, lens),
                 limit=patience,
             )
             pace.took(len(some), time.monotonic() - started)
@@ -106,8 +106,8 @@ def carry_over_stale(
     carried = carry_over_all(connection, lens, stale, patience)
     with connection.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = %s AND NOT EXISTS"
-            f" (SELECT FROM legacy.{lens.legacy} l WHERE l.id = q.legacy_id)",
+            "DELETE FROM @new.legacy_quarantine q WHERE q.legacy_table = %s AND NOT EXISTS"
+            f" (SELECT FROM @legacy.{lens.legacy} l WHERE l.id = q.legacy_id)",
             [lens.legacy],
         )
     return carried
@@ -119,9 +119,9 @@ def carry_over_missing(
     """Carry over legacy rows that have no new row and are not held; returns how many."""
     missing = _keys(
         connection,
-        f"SELECT l.id FROM legacy.{lens.legacy} l"
-        f" WHERE NOT EXISTS (SELECT FROM public.{lens.new} n WHERE n.id = l.id AND {lens.own})"
-        "   AND NOT EXISTS (SELECT FROM public.legacy_quarantine q WHERE q.kind = 'held'"
+        f"SELECT l.id FROM @legacy.{lens.legacy} l"
+        f" WHERE NOT EXISTS (SELECT FROM @new.{lens.new} n WHERE n.id = l.id AND {lens.own})"
+        "   AND NOT EXISTS (SELECT FROM @new.legacy_quarantine q WHERE q.kind = 'held'"
         "                    AND q.legacy_table = %s AND q.legacy_id = l.id)",
         [lens.legacy],
     )
@@ -139,7 +139,7 @@ def carry_over(
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT FROM {sql.ident('legacy', lens.legacy)} l WHERE l.id = ANY (%s::uuid[])"
+            f"SELECT FROM {sql.legacy_table(lens.legacy)} l WHERE l.id = ANY (%s::uuid[])"
             " ORDER BY l.id FOR NO KEY UPDATE",
             [keys],
         )

@@ -40,11 +40,11 @@ Run = Callable[[str, tuple[str, ...]], None]
 #: What is rehearsed, in order.  The last is the way back.
 COMMANDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("preflight", ()),
-    ("prepare_database", ()),
-    ("migrate", ()),
+    ("migrate", ("--no-cut-over",)),
     ("settle", ()),
     ("copy_models_to_assets", ()),
     ("verify_migration", ()),
+    ("cut_over", ("--yes", "--ignore-activity")),
 )
 BACK = (rehearsed.BACK, ("--yes",))
 

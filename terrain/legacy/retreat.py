@@ -8,8 +8,8 @@ from django.core.management import call_command
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
-from terrain.legacy import catalog, cleanup, engine, guard, ledger, prepare, sql
-from terrain.legacy.catalog import LEGACY, PARKED
+from terrain.legacy import catalog, cleanup, cut_over, engine, guard, ledger, sql
+from terrain.legacy.catalog import PARKED
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Run
 from terrain.waiting import Say
@@ -27,15 +27,17 @@ class Objection(Exception):
 
 @dataclass(frozen=True)
 class RolledBack:
-    """Which legacy tables are back in ``public``, and what is parked: table -> rows."""
+    """What is parked, table -> rows; and whether a cut-over had to be undone first."""
 
-    tables: tuple[str, ...]
     parked: dict[str, int]
+    was_cut_over: bool = False
 
 
 def is_rolled_back(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the legacy tables are where they were, or were never moved."""
-    return LEGACY not in catalog.legacy_tables(connection).values()
+    """Whether nothing has begun, or all of it has been taken back."""
+    return not catalog.has_legacy_tables(connection) or not (
+        catalog.is_begun(connection) or cut_over.is_done(connection)
+    )
 
 
 def roll_back(
@@ -43,8 +45,8 @@ def roll_back(
 ) -> RolledBack | None:
     """Give the legacy database back as it would be had the migration never run.
 
-    The new tables are parked.  None if there was nothing to do.  Raises
-    :class:`Objection` after cleanup, and if what is others' would be lost.
+    The new tables are parked.  A cut-over is undone first.  None if there was nothing to do.
+    Raises :class:`Objection` after cleanup, and if what is others' would be lost.
     """
     if is_rolled_back(connection) and not guard.is_half_way_back(connection):
         if cleanup.is_cleaned_up(connection):
@@ -54,29 +56,27 @@ def roll_back(
             )
         _end_what_was_killed_at_its_end(connection)
         return None
-    others = prepare.others_on_rebuilt(connection)
+    others = engine.others_on_rebuilt(connection)
     if others:
         raise Objection("\n".join([*others, "Nothing has been changed."]))
+    was_cut_over = cut_over.is_done(connection)
+    if was_cut_over:
+        try:
+            cut_over.undo(connection, say)
+        except cut_over.Objection as error:
+            raise Objection(str(error)) from error
     with ledger.exclusive(connection), ledger.recorded(
         guard.ROLLBACK, connection.alias
     ):
         _withdraw(connection, say)
         with guard.going_back():
             call_command("migrate", *BEFORE, database=connection.alias, verbosity=0)
-        moved = [
-            lens.legacy
-            for lens in LENSES
-            if engine.move_back(connection, lens.legacy, say)
-        ]
-        engine.drop_schema_if_empty(connection, LEGACY)  # if killed before that
-    return RolledBack(
-        tuple(moved or (lens.legacy for lens in LENSES)), _parked_rows(connection)
-    )
+    return RolledBack(_parked_rows(connection), was_cut_over)
 
 
 def _end_what_was_killed_at_its_end(connection: BaseDatabaseWrapper) -> None:
     """All is done but for the note that it is, which the next one would be taken for."""
-    if catalog.table_exists(connection, "public", "legacy_run"):
+    if catalog.new_table_exists(connection, "legacy_run"):
         run = ledger.last(guard.ROLLBACK, connection.alias)
         if run is not None and run.state != Run.State.DONE:
             ledger.finish(run)
@@ -92,7 +92,7 @@ def _withdraw(connection: BaseDatabaseWrapper, say: Say | None) -> None:
     for lens in LENSES:
         engine.let_go(connection, lens, say, close=True)
     engine.park_functions(connection, say)
-    prepare.drop_rebuilt(connection, say)
+    engine.drop_rebuilt(connection, say)
     applied = MigrationRecorder(connection).applied_migrations()
     if ("orders", "0001_initial") in applied:
         engine.park(connection, say)

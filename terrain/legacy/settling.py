@@ -22,7 +22,6 @@ from psycopg import errors
 from sessions_app.models import DEFAULT_TABLE_LIMIT
 from terrain import locks, progress
 from terrain.legacy import carrying, catalog, engine, reconciling, sql, usage
-from terrain.legacy.catalog import LEGACY
 from terrain.legacy.mapping import BY_LEGACY, LENSES
 from terrain.legacy.models import Quarantine
 from terrain.legacy.schema import Lens
@@ -110,7 +109,7 @@ def _hand_on(left: Blocked, blocked: Blocked | None) -> None:
 
 def is_possible(connection: BaseDatabaseWrapper) -> bool:
     """Whether both sides are there: between migration and cleanup."""
-    return catalog.is_moved(connection) and catalog.table_exists(
+    return catalog.has_legacy_tables(connection) and catalog.table_exists(
         connection, "rebuilt", "queue"
     )
 
@@ -168,7 +167,7 @@ def _settle_each(
                 connection,
                 partial(_settle_some, connection, after, size),
                 what="Settling",
-                tables=("public.users", "public.tables", "public.orders"),
+                tables=catalog.new(connection, "users", "tables", "orders"),
                 limit=patience if size == 1 else BATCH_PATIENCE,
                 # The account of a row may be deleted before the link to it is committed.
                 also=(errors.ForeignKeyViolation,),
@@ -242,7 +241,7 @@ def _settle_rows(
     if lens.owner is None:
         return Settled()
     source = (
-        f"public.{lens.new} l WHERE l.id = ANY (%(keys)s::uuid[]) AND l.{lens.owner.column} IS NULL"
+        f"@new.{lens.new} l WHERE l.id = ANY (%(keys)s::uuid[]) AND l.{lens.owner.column} IS NULL"
         f" AND {lens.own.replace('n.', 'l.')}"
     )
     with connection.cursor() as cursor:
@@ -280,7 +279,7 @@ def merge_customers(
                 connection,
                 partial(_merge, connection, customer, artist),
                 what=f"Merging customer {customer} into {artist}",
-                tables=("public.users", "public.tables", "public.orders"),
+                tables=catalog.new(connection, "users", "tables", "orders"),
                 limit=patience,
                 # Something may have been given to the customer meanwhile.
                 also=(errors.ForeignKeyViolation,),
@@ -301,7 +300,7 @@ def _merge(
         if cursor.fetchone() is None:
             return 0
         cursor.execute("SELECT rebuilt.repoint_user(%s, %s)", [customer, artist])
-        cursor.execute("DELETE FROM public.users WHERE id = %s", [customer])
+        cursor.execute("DELETE FROM @new.users WHERE id = %s", [customer])
         gone: int = cursor.rowcount
         return gone
 
@@ -346,7 +345,7 @@ def mark_repeats(connection: BaseDatabaseWrapper, patience: float | None = None)
                 connection,
                 partial(_mark, connection, lens, number, repeat.code),
                 what=f"Flagging repeated ids of {lens.legacy}",
-                tables=("public.legacy_quarantine",),
+                tables=catalog.new(connection, "legacy_quarantine"),
                 limit=patience,
             )
     return changed
@@ -355,7 +354,7 @@ def mark_repeats(connection: BaseDatabaseWrapper, patience: float | None = None)
 def _mark(connection: BaseDatabaseWrapper, lens: Lens, number: int, reason: str) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
-            sql.mark_repeats(lens, sql.ident(LEGACY, lens.legacy), number),
+            sql.mark_repeats(lens, sql.legacy_table(lens.legacy), number),
             {"table": lens.legacy, "reason": reason},
         )
         changed: int = cursor.rowcount

@@ -32,8 +32,8 @@ from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from terrain.legacy import catalog, ledger, prepare, sql
-from terrain.legacy.catalog import LEGACY, REBUILT
+from terrain.legacy import catalog, ledger, search_path, sql
+from terrain.legacy.catalog import REBUILT
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Run
 from terrain.words import counted
@@ -101,7 +101,7 @@ def lately(connection: BaseDatabaseWrapper, hours: float = LATELY) -> Iterator[U
         pass  # look at the counters
     yield from _connected(connection)
     since = timezone.now() - datetime.timedelta(hours=hours)
-    yield from _written(connection, since)
+    yield from written(connection, since)
     yield from _read(connection, since)
 
 
@@ -113,10 +113,12 @@ def watched_since(connection: BaseDatabaseWrapper) -> datetime.datetime | None:
 
 def _connected(connection: BaseDatabaseWrapper) -> Iterator[Use]:
     """Sessions of roles with rights on the tables; of superusers only if at it just now."""
-    at_it = dict(catalog.rows(connection, sql.query("sessions_at_legacy"), _ours()))
-    entitled = set(prepare.roles_with_rights(connection))
+    at_it = dict(
+        catalog.rows(connection, sql.query("sessions_at_legacy"), _ours(connection))
+    )
+    entitled = set(search_path.roles_with_rights(connection))
     operators = _operators(connection)
-    for session in prepare.other_sessions(connection):
+    for session in search_path.other_sessions(connection):
         tables = at_it.get(session.pid)
         if tables:
             yield Use(tables, "session", f"{session} is using {tables} now.", True)
@@ -129,19 +131,18 @@ def _connected(connection: BaseDatabaseWrapper) -> Iterator[Use]:
             )
 
 
-def _written(
-    connection: BaseDatabaseWrapper, since: datetime.datetime
-) -> Iterator[Use]:
+def written(connection: BaseDatabaseWrapper, since: datetime.datetime) -> Iterator[Use]:
+    """Who has written to a legacy table by a statement of their own since then."""
     if not catalog.table_exists(connection, REBUILT, "used"):
         return
-    operators = _operators(connection)
+    operators, schema = _operators(connection), catalog.where(connection).legacy
     for table, role, application, at in catalog.rows(
         connection, sql.query("written_lately"), {"since": since}
     ):
         yield Use(
             table,
             "write",
-            f"legacy.{table} was last written to at {at:%Y-%m-%d %H:%M} UTC by the role"
+            f"{schema}.{table} was last written to at {at:%Y-%m-%d %H:%M} UTC by the role"
             f" {role} ({application or 'unnamed'}).",
             role not in operators,
         )
@@ -149,11 +150,12 @@ def _written(
 
 def _operators(connection: BaseDatabaseWrapper) -> set[str]:
     """Roles that an operator uses, and perhaps the shop too."""
-    return {role for (role,) in catalog.rows(connection, sql.query("operators"))}
+    found = catalog.rows(connection, sql.query("operators"), _ours(connection))
+    return {role for (role,) in found}
 
 
 def _read(connection: BaseDatabaseWrapper, since: datetime.datetime) -> Iterator[Use]:
-    note = _load(connection)
+    note, schema = _load(connection), catalog.where(connection).legacy
     for table, seen in sorted(note.seen.items() if note else ()):
         before = datetime.datetime.fromisoformat(seen["before"])
         if before < since:
@@ -170,7 +172,7 @@ def _read(connection: BaseDatabaseWrapper, since: datetime.datetime) -> Iterator
         yield Use(
             table,
             "read",
-            f"legacy.{table} was read by somebody else between {after:%Y-%m-%d %H:%M} and"
+            f"{schema}.{table} was read by somebody else between {after:%Y-%m-%d %H:%M} and"
             f" {before:%Y-%m-%d %H:%M} UTC ({scans}).",
         )
 
@@ -216,8 +218,8 @@ def ours(connection: BaseDatabaseWrapper) -> Iterator[None]:
 def _is_possible(connection: BaseDatabaseWrapper) -> bool:
     return (
         not connection.in_atomic_block
-        and catalog.is_moved(connection)
-        and catalog.table_exists(connection, "public", "legacy_run")
+        and catalog.has_legacy_tables(connection)
+        and catalog.new_table_exists(connection, "legacy_run")
     )
 
 
@@ -291,11 +293,14 @@ def _counted(
 ) -> tuple[dict[str, Counters], tuple[int, int]]:
     """Legacy table -> its counters; rows written and rows deleted on the new side."""
     catalog.value(connection, "SELECT pg_stat_clear_snapshot()")
-    found = catalog.rows(connection, sql.query("scans_of_legacy"), _ours())
+    found = catalog.rows(connection, sql.query("scans_of_legacy"), _ours(connection))
     written, deleted = catalog.rows(
         connection,
         sql.query("writes_of_new"),
-        {"tables": list(catalog.NEW_TABLES)},
+        {
+            "tables": list(catalog.NEW_TABLES),
+            "schemas": list(catalog.where(connection).own),
+        },
     )[0]
     return (
         {table: Counters(json.loads(scans), pages) for table, scans, pages in found},
@@ -303,8 +308,9 @@ def _counted(
     )
 
 
-def _ours() -> dict[str, Any]:
-    return {"ours": [lens.legacy for lens in LENSES], "schema": LEGACY}
+def _ours(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+    schema = catalog.where(connection).legacy
+    return {"ours": [lens.legacy for lens in LENSES], "schema": schema}
 
 
 def _load(connection: BaseDatabaseWrapper) -> Note | None:

@@ -1,10 +1,10 @@
 """Django's PostgreSQL backend, for a database shared with another application.
 
-What it adds: the connection sees ``public`` and nothing else (the old application's
-tables have the same names in another schema), reads dates that Python cannot hold, turns
-the database's own refusals into one clear exception each, commits a migration together
-with the note that it is applied, and starts the embedded server when that is the one to
-use.
+What it adds: the connection looks in the schema of this project's tables and in no other (see
+``schemas``), and follows them when they change schemas; it reads dates that Python cannot
+hold, turns the database's own refusals into one clear exception each, commits a migration
+together with the note that it is applied, and starts the embedded server when that is the
+one to use.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import (
     DatabaseSchemaEditor as PostgresSchemaEditor,
 )
-from django.db.utils import DatabaseErrorWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.utils import DatabaseErrorWrapper, ProgrammingError
 from django.dispatch import Signal
 from django.utils.functional import cached_property
+from psycopg import errors
 from psycopg.pq import Format
+from psycopg.sql import SQL, Identifier
 
 from terrain.exceptions import from_sqlstate
-from terrain.postgresql import dates
+from terrain.postgresql import dates, schemas
 
 #: Sent when a migration has made a table, in its transaction; with ``connection`` and ``table``.
 table_made = Signal()
@@ -80,13 +83,39 @@ class DatabaseSchemaEditor(PostgresSchemaEditor):
                 self.deferred_sql.append(statement)
 
 
+class FollowingCursor(CursorWrapper):
+    """Django's, looking where the tables have gone if a statement does not find one.
+
+    Outside a transaction the statement is run again.  Inside one, which holds the tables that
+    it has used, it fails, and the next transaction finds them.
+    """
+
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
+        try:
+            return super()._execute(sql, params, *ignored)  # type: ignore[misc]
+        except ProgrammingError as error:
+            if not isinstance(error.__cause__, errors.UndefinedTable):
+                raise
+            if self.db.in_atomic_block:
+                self.db.path_in_doubt = True
+                raise
+            if not self.db.follow_tables():
+                raise
+            return super()._execute(sql, params, *ignored)  # type: ignore[misc]
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     SchemaEditorClass = DatabaseSchemaEditor
 
+    #: Where this project's tables are, as far as this connection knows.
+    own_path: tuple[str, ...] = ()
+    #: The search path that a session of this role begins with, as the server writes it.
+    default_path = ""
+    #: A statement in a transaction has not found its table.
+    path_in_doubt = False
+
     def get_connection_params(self) -> dict[str, Any]:
         params = super().get_connection_params()
-        options = params.get("options", "")
-        params["options"] = f"{options} -c search_path=public".strip()
         params.setdefault("application_name", "terrain")
         params.pop("embedded", None)
         return params
@@ -98,6 +127,41 @@ class DatabaseWrapper(base.DatabaseWrapper):
         connection = super().get_new_connection(conn_params)
         dates.register(self.timezone, connection)
         return connection
+
+    def init_connection_state(self) -> None:
+        super().init_connection_state()
+        self.path_in_doubt = False
+        self.own_path = ()
+        with self.connection.cursor() as cursor:
+            # Until the path is known, nothing but the catalog is found.
+            cursor.execute(
+                "SELECT pg_catalog.current_setting('search_path'),"
+                " pg_catalog.set_config('search_path', 'pg_catalog', false)"
+            )
+            self.default_path, _ = cursor.fetchone()
+        self.follow_tables()
+        if not self.get_autocommit():
+            self.connection.commit()
+
+    def follow_tables(self) -> bool:
+        """Look where our tables are; True if the search path had to change for it."""
+        with self.connection.cursor() as cursor:
+            path = schemas.settle_in(cursor)
+            if path == self.own_path:
+                return False
+            names = SQL(", ").join(map(Identifier, path))
+            cursor.execute(SQL("SET search_path = {}").format(names))
+        self.own_path = path
+        return True
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        super()._set_autocommit(autocommit)  # type: ignore[misc]
+        if autocommit and self.path_in_doubt:
+            self.path_in_doubt = False
+            self.follow_tables()
+
+    def make_cursor(self, cursor: Any) -> FollowingCursor:
+        return FollowingCursor(cursor, self)
 
     def create_cursor(self, name: str | None = None) -> Any:
         cursor = super().create_cursor(name)

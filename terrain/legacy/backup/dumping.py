@@ -23,6 +23,7 @@ from terrain.legacy.backup.telling import Every, Teller
 from terrain.legacy.backup.tools import Tools
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.schema import fingerprint
+from terrain.postgresql import schemas
 
 #: Milliseconds pg_dump waits for a table that somebody is altering.
 LOCK_WAIT = 60_000
@@ -157,10 +158,12 @@ class _Dump:
 
     def _described(self) -> dict[str, Any]:
         (database,) = self._one(statement("database"))
+        with self.connection.cursor() as cursor:
+            schema = schemas.find(cursor)[0]
         (has_migrations,) = self._one(
-            "SELECT to_regclass('public.django_migrations') IS NOT NULL"
+            f"SELECT to_regclass('{schema}.django_migrations') IS NOT NULL"
         )
-        migrations = "SELECT app, name FROM public.django_migrations ORDER BY id"
+        migrations = f"SELECT app, name FROM {schema}.django_migrations ORDER BY id"
         return {
             "manifest_version": manifest.MANIFEST_VERSION,
             "database": self.server.database,

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors
 from psycopg import sql as pg
 
-from terrain.legacy import prepare
+from terrain.legacy import search_path
 from terrain.legacy.backup import loading, scratch
 from terrain.legacy.backup.encryption import Key
 from terrain.legacy.backup.fingerprints import statement
@@ -279,7 +279,7 @@ def _about_the_database(
         whose = pg.SQL("DATABASE {}").format(name)
         if role is not None:
             whose = pg.SQL("ROLE {} IN DATABASE {}").format(pg.Identifier(role), name)
-        values = prepare.split_path(value) if setting in _LISTS else (value,)
+        values = search_path.split(value) if setting in _LISTS else (value,)
         yield pg.SQL("ALTER {} SET {} = {}").format(
             whose,
             pg.Identifier(*setting.split(".")),

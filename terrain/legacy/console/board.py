@@ -116,7 +116,7 @@ def read(connection: BaseDatabaseWrapper, folder: Path) -> Board:
 
 def _orders(connection: BaseDatabaseWrapper) -> control.Orders:
     table = PaceOrder._meta.db_table
-    if not catalog.table_exists(connection, "public", table):
+    if not catalog.new_table_exists(connection, table):
         return control.Orders()
     return control.read(connection)
 
@@ -137,7 +137,7 @@ def _verified(
 
 
 def _quarantine(connection: BaseDatabaseWrapper) -> list[Reason]:
-    if not catalog.table_exists(connection, "public", "legacy_quarantine"):
+    if not catalog.new_table_exists(connection, "legacy_quarantine"):
         return []
     found = (
         Quarantine.objects.using(connection.alias)

@@ -134,25 +134,24 @@ def _counted(
     connection: BaseDatabaseWrapper, where: Mapping[str, str]
 ) -> dict[tuple[str, str], Rows]:
     """Rows by side and table, by one statement that reads little of large tables."""
+    there = catalog.where(connection)
     old = {(OLD, lens.legacy): where.get(lens.legacy) for lens in LENSES}
     new = {
         (NEW, table): (
-            "public"
-            # The names of two legacy tables are those of new ones as well.
-            if where.get(table) != "public"
-            and catalog.table_exists(connection, "public", table)
+            there.schema_of(table)
+            if catalog.new_table_exists(connection, table)
             else None
         )
         for table in (*CATALOGUE, *(name for lens in LENSES for name in _targets(lens)))
     }
     both = {**old, **new}
-    there = {key: schema for key, schema in both.items() if schema is not None}
+    found_in = {key: schema for key, schema in both.items() if schema is not None}
     found: Sequence[int] = ()
-    if there:
-        columns = (_counting(schema, key[1]) for key, schema in there.items())
+    if found_in:
+        columns = (_counting(schema, key[1]) for key, schema in found_in.items())
         (found,) = catalog.rows(connection, f"SELECT {sql.joined(columns)}")
     pairs = zip(found[::2], found[1::2], strict=True)
-    made = {key: _rows(*pair) for key, pair in zip(there, pairs, strict=True)}
+    made = {key: _rows(*pair) for key, pair in zip(found_in, pairs, strict=True)}
     return {key: made.get(key, Rows(None)) for key in both}
 
 

@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("legacy", "0002_stand_aside"),
+        ("legacy", "0002_make_schemas"),
         ("terrain", "0001_initial"),
         ("sessions_app", "0001_initial"),
         ("catalogue", "0001_initial"),

@@ -17,28 +17,29 @@ from terrain.legacy import catalog, usage
 from terrain.legacy.findings import Finding, Severity
 from terrain.legacy.preflight import locking
 from terrain.legacy.preflight.asking import Question, Situation
+from terrain.legacy.preflight.at_cut_over import CUT_OVER_QUESTIONS
+from terrain.legacy.preflight.other_roles import ROLE_QUESTIONS
 from terrain.legacy.preflight.outlook import Outlook, outlook
 from terrain.legacy.preflight.reach import REACH_QUESTIONS
+from terrain.legacy.preflight.replication import REPLICATION_QUESTIONS
 from terrain.legacy.preflight.rows import ROW_QUESTIONS
 from terrain.legacy.preflight.server import SERVER_QUESTIONS
-from terrain.legacy.preflight.shape import SHAPE_QUESTIONS
+from terrain.legacy.preflight.shape import SHAPE_QUESTIONS, schema_owners
 from terrain.progress import Progress
 
 #: Blocking findings that an operator may decide to live with.
 ACCEPTABLE = (
     "public-create",
-    "old-sessions",
-    "search-path",
-    "role-paths",
-    "qualified-functions",
-    "qualified-statements",
     "publications",
     "prepared-transactions",
     "disk",
 )
 
 #: Findings after which looking at rows would only fail.
-_SHAPE = ("tables", "columns", "in-the-way", "privileges", "server")
+_SHAPE = ("tables", "columns", "schemas", "privileges", "server")
+
+#: What is worth asking before the cut-over.
+_AHEAD = (*REPLICATION_QUESTIONS, *ROLE_QUESTIONS, *CUT_OVER_QUESTIONS)
 
 
 @dataclass(frozen=True)
@@ -78,23 +79,28 @@ def run(
     ``known`` are further fields of the :class:`Situation`.
     """
     situation = Situation(connection, catalog.legacy_tables(connection), **known)
+    foreign = tuple(schema_owners(situation))
+    if foreign:  # nothing is read in these schemas
+        return Report(foreign)
     seen = locking.transactions(connection)
     findings = [*_accept_is_known(accept), *_ask(SERVER_QUESTIONS, situation)]
     if not situation.tables:
         return Report(
             (*findings, Finding("tables", Severity.TELLS, _no_tables(situation)))
         )
-    if not situation.in_public:
+    if not situation.is_to_begin:
         findings.append(
             Finding(
                 "tables",
                 Severity.TELLS,
-                "All legacy tables have moved; what follows is how they would move today.",
+                "The migration has begun. The findings are those of a migration that begins now.",
             )
         )
     findings += _ask(SHAPE_QUESTIONS, situation)
-    if not _any(findings, "privileges"):  # what it could set is asked of the right role
+    if not _any(findings, "privileges"):  # another role would see other things
         findings += _ask(REACH_QUESTIONS, situation)
+        if not catalog.where(connection).is_cut_over:
+            findings += _ask(_AHEAD, situation)
     if not _any(findings, *_SHAPE):
         with usage.ours(connection):
             findings += _ask(ROW_QUESTIONS, situation)
@@ -104,7 +110,7 @@ def run(
 
 
 def _no_tables(situation: Situation) -> str:
-    if catalog.table_exists(situation.connection, "public", "order_items"):
+    if catalog.new_table_exists(situation.connection, "order_items"):
         return "There are no legacy tables, and the new ones are there: nothing is to move."
     return "There are no legacy tables: migrate will make the new schema, empty."
 

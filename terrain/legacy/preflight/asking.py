@@ -41,9 +41,9 @@ class Situation:
         }
 
     @property
-    def in_public(self) -> bool:
-        """Whether any legacy table is still to move."""
-        return "public" in self.tables.values()
+    def is_to_begin(self) -> bool:
+        """Whether the move has still to begin."""
+        return not catalog.is_begun(self.connection)
 
     def rows(self, query: str, params: Any = None) -> list[tuple[Any, ...]]:
         return catalog.rows(self.connection, query, params)

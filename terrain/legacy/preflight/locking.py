@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from terrain.blockers import Blocker, Kind, Mode, in_transaction, who_blocks
-from terrain.legacy import catalog, ledger, rehearsed
+from terrain.legacy import catalog, cut_over, ledger, rehearsed
 from terrain.legacy.mapping import BY_NEW, LENSES
 from terrain.legacy.preflight.asking import Situation
 from terrain.legacy.schema import Lens
@@ -20,14 +20,13 @@ from terrain.pace import BESIDE_OTHERS
 #: nor a rehearsal has a measure of it.  On purpose more than was found: at scale 0.01, two idle
 #: cores, nothing on a table in use was locked for more than 5 ms, there or back.
 ASSUMED: Mapping[str, float] = {
-    "move": 0.012,
     "triggers on": 0.035,
     "unique": 0.010,
     "foreign key": 0.015,
     "limits": 0.020,
     "open": 0.010,
     "triggers off": 0.030,
-    "move back": 0.012,
+    "cut over": 0.100,
     "cleanup": 0.100,
 }
 
@@ -104,6 +103,9 @@ class _Asked:
             self._in_the_way(named, mode),
         )
 
+    def names(self, tokens: Iterable[str]) -> list[str]:
+        return list(catalog.names(self.situation.connection, *tokens))
+
     def _in_the_way(self, tables: tuple[str, ...], mode: Mode) -> tuple[Blocker, ...]:
         """Who holds one of the tables, or a legacy one that it is written with."""
         asked = [name for table in tables for name in _now(self.situation, table)]
@@ -120,13 +122,18 @@ class _Asked:
 
 
 def _now(situation: Situation, table: str) -> Iterator[str]:
-    """Where a table is now; a new one is locked by whoever writes to its legacy one."""
+    """The table, and for a new one the legacy ones whose writers lock it through triggers."""
     schema, _, name = table.partition(".")
-    if schema == "legacy":
-        yield f"{situation.tables.get(name, schema)}.{name}"
+    if situation.value(
+        "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s",
+        [schema],
+    ):
+        yield table
+    if situation.tables.get(name) == schema:
         return
     for lens in _written_to(name):
-        yield f"{situation.tables.get(lens.legacy, 'legacy')}.{lens.legacy}"
+        if lens.legacy in situation.tables:
+            yield f"{situation.tables[lens.legacy]}.{lens.legacy}"
 
 
 def _written_to(new: str) -> list[Lens]:
@@ -146,7 +153,7 @@ def foretold(situation: Situation, seen: frozenset[str]) -> tuple[Lock, ...]:
     """Each step's locks, in order; ``seen`` are the transactions of a while ago."""
     connection = situation.connection
     before = _rehearsed(situation)
-    if catalog.table_exists(connection, "public", "legacy_run"):
+    if catalog.new_table_exists(connection, "legacy_run"):
         before |= ledger.locks_before(connection.alias)
     asked = _Asked(situation, before, seen, tuple(in_transaction(connection)))
     return (*_forward(asked), *_afterwards(asked))
@@ -164,19 +171,8 @@ def _rehearsed(situation: Situation) -> dict[str, float]:
 
 
 def _forward(asked: _Asked) -> Iterator[Lock]:
-    legacy = [f"legacy.{lens.legacy}" for lens in LENSES]
-    mirrored = [f"public.{table}" for table in _mirrored()]
-    if asked.situation.in_public:
-        lock = asked.lock(
-            "move tables aside",
-            legacy,
-            1,
-            Mode.ACCESS_EXCLUSIVE,
-            "move",
-            "Moving % aside",
-        )
-        here = (f"{schema}.{table}" for table, schema in asked.situation.tables.items())
-        yield replace(lock, tables=tuple(here))
+    legacy = asked.names(f"@legacy.{lens.legacy}" for lens in LENSES)
+    mirrored = asked.names(f"@new.{table}" for table in _mirrored())
     yield asked.lock(
         "put triggers on",
         [*legacy, *mirrored],
@@ -196,7 +192,7 @@ def _forward(asked: _Asked) -> Iterator[Lock]:
     yield _beside(asked, "build indexes", mirrored, "Building index")
     yield asked.lock(
         "unique constraints",
-        ["public.tables", "public.orders"],
+        asked.names(["@new.tables", "@new.orders"]),
         1,
         Mode.ACCESS_EXCLUSIVE,
         "unique",
@@ -213,7 +209,7 @@ def _forward(asked: _Asked) -> Iterator[Lock]:
     yield _beside(asked, "validate foreign keys", mirrored, "Validating")
     yield asked.lock(
         "limits of the catalogue",
-        ["public.tables", "public.table_assets"],
+        asked.names(["@new.tables", "@new.table_assets"]),
         2,
         Mode.SHARE_ROW_EXCLUSIVE,
         "limits",
@@ -226,8 +222,17 @@ def _forward(asked: _Asked) -> Iterator[Lock]:
 
 def _afterwards(asked: _Asked) -> Iterator[Lock]:
     """The way back, and the end."""
-    legacy = [f"legacy.{lens.legacy}" for lens in LENSES]
-    mirrored = [f"public.{table}" for table in _mirrored()]
+    legacy = asked.names(f"@legacy.{lens.legacy}" for lens in LENSES)
+    mirrored = asked.names(f"@new.{table}" for table in _mirrored())
+    if not catalog.where(asked.situation.connection).is_cut_over:
+        yield asked.lock(
+            "cut over: exchange names",
+            [*legacy, *asked.names(f"@new.{table}" for table in cut_over.our_names())],
+            len(legacy) + len(cut_over.our_names()),
+            Mode.ACCESS_EXCLUSIVE,
+            "cut over",
+            "Cutting over",
+        )
     yield asked.lock(
         "rollback: take triggers off",
         [*legacy, *mirrored],
@@ -235,14 +240,6 @@ def _afterwards(asked: _Asked) -> Iterator[Lock]:
         Mode.ACCESS_EXCLUSIVE,
         "triggers off",
         "Taking the triggers off",
-    )
-    yield asked.lock(
-        "rollback: move tables back",
-        legacy,
-        1,
-        Mode.ACCESS_EXCLUSIVE,
-        "move back",
-        "Moving % back",
     )
     yield asked.lock(
         "cleanup: drop tables",

@@ -68,8 +68,6 @@ def privileges(situation: Situation) -> Iterator[Finding]:
         "SELECT has_database_privilege(current_database(), 'CREATE')"
     ):
         missing.append("CREATE on the database")
-    if not situation.value("SELECT has_schema_privilege('public', 'CREATE')"):
-        missing.append("CREATE on the schema public")
     owners = set()
     for table, schema in situation.tables.items():
         owner = catalog.owner(situation.connection, schema, table)

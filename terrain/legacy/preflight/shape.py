@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from django.apps import apps
-from django.db.migrations.recorder import MigrationRecorder
-
-from terrain.legacy import catalog, public_schema, sql
+from terrain.legacy import catalog, cut_over, privileges
 from terrain.legacy.catalog import LEGACY, PARKED, REBUILT
 from terrain.legacy.findings import Finding, Severity, passed
 from terrain.legacy.preflight.asking import Question, Situation
 from terrain.legacy.schema import Lens
+from terrain.postgresql.schemas import SCHEMA
 
 
 def missing_tables(situation: Situation) -> Iterator[Finding]:
@@ -121,129 +119,74 @@ def keys(situation: Situation) -> Iterator[Finding]:
             )
 
 
-def in_the_way(situation: Situation) -> Iterator[Finding]:
-    """Whether anything has a name that this project needs."""
-    waiting = {
-        lens.legacy
-        for lens in situation.lenses
-        if catalog.is_legacy_in_public(situation.connection, lens.legacy)
-    }
-    for name in sorted(_taken(situation, waiting) & _wanted(situation)):
-        yield Finding(
-            "in-the-way",
-            Severity.BLOCKS,
-            f"public.{name} is in the way of what this project makes under that name.",
-            f"Rename it: ALTER TABLE public.{name} RENAME TO {name}_old.",
-        )
-    for table, schema in situation.tables.items():
-        if schema == LEGACY and table in waiting:
-            yield Finding(
-                "in-the-way",
-                Severity.BLOCKS,
-                f"legacy.{table} is in the way of public.{table}, which is to move there.",
-                f"Rename it: ALTER TABLE legacy.{table} RENAME TO {table}_old.",
-            )
-
-
 def schemas(situation: Situation) -> Iterator[Finding]:
-    """Whether a schema that this project makes, and drops again, has others' things in it."""
-    ours = {
-        REBUILT: {
-            "queue",
-            "used",
-            "prepared",
-            *(lens.legacy for lens in situation.lenses),
-        },
-        PARKED: set(catalog.NEW_TABLES),
-    }
+    """Whether the schemas that this project makes, and drops again, are its own."""
+    ours = {REBUILT: {"queue", "used", "prepared"}, PARKED: set(catalog.NEW_TABLES)}
+    ours[REBUILT] |= {lens.legacy for lens in situation.lenses}
     for schema, known in ours.items():
-        others = [
-            name
-            for (name,) in situation.rows(
-                "SELECT c.relname FROM pg_class c"
-                " WHERE c.relnamespace = to_regnamespace(%s)"
-                "   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY 1",
-                [schema],
-            )
-            if name not in known
-        ]
+        others = sorted(set(_relations(situation, schema)) - known)
         if others:
-            yield Finding(
-                "in-the-way",
-                Severity.BLOCKS,
-                f"The schema {schema}, which this project makes and drops, has something"
-                f" else in it: {', '.join(others)}.",
-                f"Move it elsewhere, or rename the schema: ALTER SCHEMA {schema}"
-                f" RENAME TO {schema}_old.",
+            yield _others_schema(
+                schema, f"contains other relations: {', '.join(others)}"
             )
-
-
-def _taken(situation: Situation, waiting: set[str]) -> set[str]:
-    """Names of relations and types in ``public``, but for what is still to move."""
-    return {
-        str(name)
-        for (name,) in situation.rows(
-            "WITH ours AS (SELECT to_regclass(t)::oid AS oid FROM unnest(%s::text[]) t)"
-            " SELECT c.relname FROM pg_class c"
-            "  WHERE c.relnamespace = 'public'::regnamespace"
-            "    AND c.oid NOT IN (SELECT oid FROM ours)"
-            "    AND NOT EXISTS (SELECT FROM pg_index x JOIN ours ON ours.oid = x.indrelid"
-            "                     WHERE x.indexrelid = c.oid)"
-            " UNION"
-            " SELECT t.typname FROM pg_type t"
-            "  WHERE t.typnamespace = 'public'::regnamespace AND t.typrelid = 0"
-            "    AND t.typelem = 0",
-            [[sql.ident("public", table) for table in waiting]],
-        )
-    }
-
-
-def _wanted(situation: Situation) -> set[str]:
-    """Names that the migrations will need, less what they have made already.
-
-    After a rollback the new tables stand in for themselves, and Django's own are there.
-    """
-    if not situation.value(
-        "SELECT to_regclass('public.django_migrations') IS NOT NULL"
+    is_cut_over = catalog.where(situation.connection).is_cut_over
+    if not is_cut_over and catalog.schema_exists(situation.connection, LEGACY):
+        yield _others_schema(LEGACY, "exists already and was not made by it")
+    if catalog.schema_exists(situation.connection, SCHEMA) and not cut_over.is_marked(
+        situation.connection
     ):
-        applied: set[str] = set()
-    else:
-        recorder = MigrationRecorder(situation.connection)
-        applied = {label for label, _ in recorder.applied_migrations()}
-    if PARKED_TABLES & _relations(situation, PARKED) or "legacy" in applied:
-        return set()
-    tables = {
-        model._meta.db_table: model._meta.app_label
-        for model in apps.get_models(include_auto_created=True)
-        if model._meta.managed
-    }
-    wanted = {table for table, label in tables.items() if label not in applied}
-    for described in public_schema.expected():
-        kind, _, name = described.partition(" ")
-        table, _, part = name.partition(".")
-        if kind == "index" and table in wanted:
-            wanted.add(part)
-    return wanted
+        yield _others_schema(SCHEMA, "exists already and was not made by it")
 
 
-PARKED_TABLES = set(catalog.NEW_TABLES)
+def schema_owners(situation: Situation) -> Iterator[Finding]:
+    """Whether schemas with our names belong to roles that may not run code as this one."""
+    owners = privileges.untrusted_owners(situation.connection)
+    for schema, owner in owners.items():
+        yield _others_schema(schema, f"belongs to the role {owner}")
 
 
-def _relations(situation: Situation, schema: str) -> set[str]:
-    return {
+def _others_schema(schema: str, why: str) -> Finding:
+    return Finding(
+        "schemas",
+        Severity.BLOCKS,
+        f"The schema {schema}, which this project makes and drops, {why}.",
+        f"Rename it: ALTER SCHEMA {schema} RENAME TO {schema}_old; or move what is in it"
+        " elsewhere and drop it.",
+    )
+
+
+def _relations(situation: Situation, schema: str) -> list[str]:
+    return [
         name
         for (name,) in situation.rows(
-            "SELECT c.relname FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace"
-            " WHERE s.nspname = %s",
+            "SELECT c.relname FROM pg_class c"
+            " WHERE c.relnamespace = to_regnamespace(%s)"
+            "   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY 1",
             [schema],
         )
-    }
+    ]
+
+
+def roles(situation: Situation) -> Iterator[Finding]:
+    """Whether a role has the name of one of our schemas, which "$user" would stand for."""
+    names = [SCHEMA, LEGACY, REBUILT, PARKED]
+    for (role,) in situation.rows(
+        "SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) AND rolcanlogin ORDER BY 1",
+        [names],
+    ):
+        yield Finding(
+            "schemas",
+            Severity.BLOCKS,
+            f"The role {role} has the name of a schema that this project makes. The"
+            ' "$user" in its search path would resolve to that schema.',
+            f"Rename it: ALTER ROLE {role} RENAME TO {role}_role.",
+        )
 
 
 SHAPE_QUESTIONS: tuple[Question, ...] = (
     missing_tables,
     columns,
     keys,
-    in_the_way,
     schemas,
+    roles,
 )

@@ -25,7 +25,6 @@ from terrain.legacy import (
     usage,
 )
 from terrain.legacy.backup import fingerprints, manifest
-from terrain.legacy.catalog import LEGACY
 from terrain.legacy.checks import Verification
 from terrain.legacy.mapping import LENSES
 from terrain.legacy.models import Quarantine, Run
@@ -92,7 +91,7 @@ def _plain(value: Any) -> str:
 
 def moved(connection: BaseDatabaseWrapper) -> Iterator[dict[str, Any]]:
     """What was moved where; after cleanup as far as the ledger and the new tables tell."""
-    if catalog.is_moved(connection):
+    if catalog.has_legacy_tables(connection):
         for each in guide.summary(connection):
             yield each.as_json()
         return
@@ -101,7 +100,7 @@ def moved(connection: BaseDatabaseWrapper) -> Iterator[dict[str, Any]]:
         if run is None:  # never migrated: a database that was new
             continue
         new_rows = catalog.value(
-            connection, f"SELECT count(*) FROM public.{lens.new} n WHERE {lens.own}"
+            connection, f"SELECT count(*) FROM @new.{lens.new} n WHERE {lens.own}"
         )
         found = Quarantine.objects.using(connection.alias).filter(
             legacy_table=lens.legacy
@@ -118,23 +117,23 @@ def moved(connection: BaseDatabaseWrapper) -> Iterator[dict[str, Any]]:
 
 
 def tables(connection: BaseDatabaseWrapper) -> dict[str, dict[str, Any]]:
-    """Qualified name -> rows and fingerprint, of the new tables and the legacy ones."""
+    """``new.<table>`` and ``legacy.<table>`` -> rows and fingerprint, wherever the tables are."""
     found = {}
+    there = catalog.where(connection)
     names = [
-        ("public", table)
+        (f"new.{table}", there.schema_of(table), table)
         for table in catalog.NEW_TABLES
         # What is counted of use changes with every layout that is saved, and was not moved.
         if not table.startswith("asset_usage")
     ]
     names += [
-        (LEGACY, table)
+        (f"legacy.{table}", schema, table)
         for table, schema in catalog.legacy_tables(connection).items()
-        if schema == LEGACY
     ]
     with measured("fingerprints", len(names), "tables") as advance:
-        for schema, table in names:
+        for name, schema, table in names:
             rows, fingerprint = _fingerprint(connection, schema, table)
-            found[f"{schema}.{table}"] = {"rows": rows, "fingerprint": fingerprint}
+            found[name] = {"rows": rows, "fingerprint": fingerprint}
             advance(1)
     return found
 
@@ -187,7 +186,7 @@ def _times(connection: BaseDatabaseWrapper) -> Iterator[dict[str, Any]]:
 
 def money(connection: BaseDatabaseWrapper) -> list[dict[str, Any]]:
     """Pennies by what they are of and by status, before and after."""
-    both = catalog.is_moved(connection)
+    both = catalog.has_legacy_tables(connection)
     found = []
     for name in MONEY:
         after = _pennies(connection, f"{name}_after")

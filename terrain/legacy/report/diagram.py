@@ -53,7 +53,7 @@ def drawn(
                 for lens, colour in zip(lenses, COLOURS, strict=False)
             ),
             *(
-                _box(right[new], new, tables.get(f"public.{new}", {}).get("rows"), "")
+                _box(right[new], new, tables.get(f"new.{new}", {}).get("rows"), "")
                 for new in targets
             ),
             "</svg>",

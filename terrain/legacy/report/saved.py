@@ -16,6 +16,7 @@ from terrain.legacy import usage
 from terrain.legacy.backup import manifest
 from terrain.legacy.report import content, page
 from terrain.legacy.report.content import VERSION, Document
+from terrain.postgresql.schemas import PUBLIC
 from terrain.words import counted
 
 
@@ -126,7 +127,14 @@ def differences(connection: BaseDatabaseWrapper, then: Document) -> list[Differe
     """What has changed in the database since the report: tables first, then money."""
     with usage.ours(connection):
         tables, money = content.tables(connection), content.money(connection)
-    return [*_of_tables(then["tables"], tables), *_of_money(then["money"], money)]
+    before = {_by_side(name): each for name, each in then["tables"].items()}
+    return [*_of_tables(before, tables), *_of_money(then["money"], money)]
+
+
+def _by_side(name: str) -> str:
+    """A table's name in a report; a version before this called the new ones by their schema."""
+    schema, _, table = name.partition(".")
+    return f"new.{table}" if schema == PUBLIC else name
 
 
 def _of_tables(then: Document, now: Document) -> Iterator[Difference]:

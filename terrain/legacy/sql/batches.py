@@ -81,7 +81,7 @@ def _copy_lines(lens: Lens, types: Types) -> str:
         part=part.table,
         parent=part.parent,
         subtotal=subtotal("l"),
-        pricing=pricing("public.models"),
+        pricing=pricing("@new.models"),
         line_columns=joined(values),
         line_values=joined(values.values()),
         price_detail=detail(lens, price_rules(), "f.reason"),

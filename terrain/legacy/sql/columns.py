@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from terrain.legacy.schema import Lens
-from terrain.legacy.sql.text import Types, cast, ident
+from terrain.legacy.sql.text import Types, cast, ident, new_table
 
 
 def written(lens: Lens, types: Types) -> dict[str, str]:
@@ -26,7 +26,7 @@ def down(lens: Lens) -> dict[str, str]:
         columns[lens.part.column] = (
             "coalesce((SELECT jsonb_agg(e.item ORDER BY e.position) FROM"
             f" (SELECT i.position, {lens.part.down} AS item"
-            f" FROM {ident('public', lens.part.table)} i"
+            f" FROM {new_table(lens.part.table)} i"
             f" WHERE i.{ident(lens.part.parent)} = n.id) e), '[]')"
         )
     return columns

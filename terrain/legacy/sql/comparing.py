@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from terrain.legacy.schema import Lens
-from terrain.legacy.sql.text import RANGE, ident, joined, literal, query
+from terrain.legacy.sql.text import RANGE, ident, joined, legacy_table, literal, query
 
 
 def both_sides(lens: Lens) -> tuple[str, str]:
@@ -14,7 +14,7 @@ def both_sides(lens: Lens) -> tuple[str, str]:
     """
     names = [column.name for column in lens.mapped]
     held = (
-        "EXISTS (SELECT FROM public.legacy_quarantine q WHERE q.kind = 'held'"
+        "EXISTS (SELECT FROM @new.legacy_quarantine q WHERE q.kind = 'held'"
         f" AND q.legacy_table = {literal(lens.legacy)} AND q.legacy_id = l.id)"
     )
     before = [f"l.{ident(name)}" for name in names]
@@ -39,7 +39,7 @@ def both_sides(lens: Lens) -> tuple[str, str]:
         )
 
     return (
-        side(ident("legacy", lens.legacy), before),
+        side(legacy_table(lens.legacy), before),
         side(ident("rebuilt", lens.legacy), after),
     )
 

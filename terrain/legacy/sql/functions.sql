@@ -1,6 +1,9 @@
 -- The functions and triggers that keep both schemas in step, as templates: sync.py and
 -- to_new.py fill {names in braces} from the declaration.  Each begins with a line "-- name:".
 --
+-- Where the tables are is filled in when a statement is run (place.py): @legacy.<table> is a
+-- legacy table, @new.<table> one of the new schema, @path the path that a function pins.
+--
 -- Conventions.  In a function the legacy row is the variable l, as in the declaration.
 -- Rows are compared with *<>, which looks at the stored value: 2.0 and 2 are equal to
 -- <> and are two different texts to the old application.
@@ -34,6 +37,8 @@ CREATE TABLE IF NOT EXISTS rebuilt.queue (
 -- Who has written to a legacy table, and when, to the minute: cleanup asks whether the old
 -- application is really gone.  Inserted into and nothing else, like the queue.
 CREATE TABLE IF NOT EXISTS rebuilt.used (
+    -- A publication FOR ALL TABLES refuses deletions from a table without a key.
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     legacy_table text NOT NULL,
     role         name NOT NULL,
     application  text NOT NULL,
@@ -46,7 +51,7 @@ CREATE TABLE IF NOT EXISTS rebuilt.used (
 -- must not fail for the caller's time-out, or the client's statement would.
 CREATE OR REPLACE FUNCTION rebuilt.late(_table text, _key uuid, _moved_to uuid, _why text)
 RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp SET lock_timeout = '0' AS $body$
+SECURITY DEFINER SET search_path = @path SET lock_timeout = '0' AS $body$
 BEGIN
     INSERT INTO rebuilt.queue (legacy_table, key, late, moved_to, why)
     VALUES (_table, _key, true, _moved_to, _why);
@@ -57,7 +62,7 @@ END $body$;
 -- The same for what settle has to do anyway: a client's statement must not fail of it.
 CREATE OR REPLACE FUNCTION rebuilt.to_settle(_table text, _key uuid)
 RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp SET lock_timeout = '0' AS $body$
+SECURITY DEFINER SET search_path = @path SET lock_timeout = '0' AS $body$
 BEGIN
     INSERT INTO rebuilt.queue (legacy_table, key) VALUES (_table, _key);
 END $body$;
@@ -68,7 +73,7 @@ END $body$;
 -- by waiting for the batch, a trigger only if it need not wait (else its row is late).
 -- Returns true, so that it can be assigned, which needs no query.
 CREATE OR REPLACE FUNCTION rebuilt.not_beside_a_batch() RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 BEGIN
     IF pg_trigger_depth() = 0 THEN
         PERFORM {waits};
@@ -82,7 +87,7 @@ END $body$;
 -- A row that is not there may have been made since the snapshot of a transaction that has
 -- but one; then it cannot be taken away, and is late.
 CREATE OR REPLACE FUNCTION rebuilt.not_unseen() RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'the new row may be newer than this transaction'
@@ -95,18 +100,18 @@ END $body$;
 CREATE OR REPLACE FUNCTION rebuilt.hold(
     _table text, _id uuid, _reason text, _detail text, _row jsonb, _parked jsonb
 ) RETURNS void LANGUAGE sql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
     SELECT set_config('terrain.held', concat_ws(' ', right(current_setting('terrain.held', true), 2000),
                set_config('terrain.carried', (coalesce(nullif(current_setting('terrain.carried', true), ''),
                                                        '0')::bigint + 1)::text, true)
                || '@' || _table || ':' || _id), true);
     WITH former AS (
-        DELETE FROM public.legacy_quarantine q
+        DELETE FROM @new.legacy_quarantine q
          WHERE q.legacy_table = _table AND q.legacy_id = _id
            AND q.kind = 'held' AND q.reason <> _reason
         RETURNING q.parked
     )
-    INSERT INTO public.legacy_quarantine AS q
+    INSERT INTO @new.legacy_quarantine AS q
            (legacy_table, legacy_id, kind, reason, detail, "row", parked)
     VALUES (_table, _id, 'held', _reason, _detail, _row,
             coalesce(_parked, (SELECT f.parked FROM former f WHERE f.parked IS NOT NULL LIMIT 1)))
@@ -121,7 +126,7 @@ $body$;
 -- row was carried over that was not yet when _carried was asked for.
 CREATE OR REPLACE FUNCTION rebuilt.held_since(_table text, _id uuid, _carried text)
 RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     each text;
 BEGIN
@@ -138,13 +143,13 @@ END $body$;
 -- name: release
 -- Take a row out of quarantine; gives back what was parked with it.
 CREATE OR REPLACE FUNCTION rebuilt.release(_table text, _id uuid) RETURNS jsonb LANGUAGE sql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
     WITH gone AS (
-        DELETE FROM public.legacy_quarantine q
+        DELETE FROM @new.legacy_quarantine q
          WHERE q.legacy_table = _table AND q.legacy_id = _id AND q.kind = 'held'
         RETURNING q.*
     ), kept AS (
-        INSERT INTO public.legacy_released
+        INSERT INTO @new.legacy_released
                (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
         SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
     )
@@ -156,18 +161,18 @@ $body$;
 CREATE OR REPLACE FUNCTION rebuilt.flag(
     _table text, _id uuid, _known text[], _reasons text[], _details text[], _row jsonb
 ) RETURNS void LANGUAGE sql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
     WITH gone AS (
-        DELETE FROM public.legacy_quarantine q
+        DELETE FROM @new.legacy_quarantine q
          WHERE q.legacy_table = _table AND q.legacy_id = _id AND q.kind = 'flagged'
            AND q.reason = ANY (_known) AND q.reason <> ALL (_reasons)
         RETURNING q.*
     ), kept AS (
-        INSERT INTO public.legacy_released
+        INSERT INTO @new.legacy_released
                (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
         SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
     )
-    INSERT INTO public.legacy_quarantine
+    INSERT INTO @new.legacy_quarantine
            (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT _table, _id, 'flagged', f.reason, f.detail, _row
       FROM unnest(_reasons, _details) AS f (reason, detail)
@@ -179,21 +184,21 @@ $body$;
 -- the copies run, and those the catalog knows (Django's own tables, and other people's).
 CREATE OR REPLACE FUNCTION rebuilt.user_references()
 RETURNS TABLE (relation regclass, attribute name) LANGUAGE sql STABLE
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
-    SELECT to_regclass('public.' || d.t), d.c::name
+SECURITY DEFINER SET search_path = @path AS $body$
+    SELECT to_regclass(d.t), d.c::name
       FROM (VALUES {user_references}) AS d (t, c)
     UNION
     SELECT k.conrelid::regclass, a.attname
       FROM pg_constraint k
       JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
-     WHERE k.contype = 'f' AND k.confrelid = to_regclass('public.users')
+     WHERE k.contype = 'f' AND k.confrelid = to_regclass('@new.users')
 $body$;
 
 -- name: user_is_needed
 -- Whether an account has anything that would be lost with it: orders, saved tables, sets …
 -- What legacy rows of its own say (models, examples, payments) goes by its own triggers.
 CREATE OR REPLACE FUNCTION rebuilt.user_is_needed(_key uuid) RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     r record;
     found_one boolean;
@@ -202,7 +207,7 @@ BEGIN
               WHERE u.relation <> ALL ({mirrored}) LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s x WHERE x.%I = $1%s)',
                        r.relation, r.attribute,
-                       CASE WHEN r.relation = 'public.tables'::regclass
+                       CASE WHEN r.relation = '@new.tables'::regclass
                             THEN ' AND x.kind = ''user''' ELSE '' END)
            INTO found_one USING _key;
         IF found_one THEN
@@ -215,7 +220,7 @@ END $body$;
 -- name: has_foreign_key
 -- Whether one table refers to another: not yet while the copies run.
 CREATE OR REPLACE FUNCTION rebuilt.has_foreign_key(_from regclass, _to regclass) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = @path AS $body$
     SELECT EXISTS (SELECT FROM pg_constraint k
                     WHERE k.contype = 'f' AND k.conrelid = _from AND k.confrelid = _to)
 $body$;
@@ -223,7 +228,7 @@ $body$;
 -- name: repoint_user
 -- Let everything that refers to one account refer to another.
 CREATE OR REPLACE FUNCTION rebuilt.repoint_user(_old uuid, _new uuid) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     r record;
 BEGIN
@@ -242,24 +247,24 @@ END $body$;
 -- An account that is no artist any more, and has things of its own, becomes a customer.
 -- Is there a customer with its address already, the two become one.
 CREATE OR REPLACE FUNCTION rebuilt.to_customer(_key uuid) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
-    n public.users;
+    n @new.users;
     other uuid;
     address text;
 BEGIN
-    SELECT * INTO n FROM public.users u WHERE u.id = _key;
+    SELECT * INTO n FROM @new.users u WHERE u.id = _key;
     address := CASE WHEN {is_address} THEN {normal_address} ELSE n.email END;
     LOOP
-        SELECT u.id INTO other FROM public.users u
+        SELECT u.id INTO other FROM @new.users u
          WHERE u.email = address AND u.role = 'customer' AND u.id <> _key;
         IF FOUND THEN
             PERFORM rebuilt.repoint_user(_key, other);
-            DELETE FROM public.users u WHERE u.id = _key;
+            DELETE FROM @new.users u WHERE u.id = _key;
             RETURN;
         END IF;
         BEGIN
-            UPDATE public.users u SET role = 'customer', email = address WHERE u.id = _key;
+            UPDATE @new.users u SET role = 'customer', email = address WHERE u.id = _key;
             RETURN;
         EXCEPTION WHEN unique_violation THEN
             -- Somebody has made that customer just now: then it is found.
@@ -273,7 +278,7 @@ END $body$;
 -- name: would_take_along
 -- Rows of the shop's that a deletion in the new schema would take along.
 CREATE OR REPLACE FUNCTION rebuilt.would_take_along(_table regclass, _key uuid) RETURNS text
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     r record;
     found_one boolean;
@@ -291,18 +296,11 @@ BEGIN
     RETURN NULL;
 END $body$;
 
--- name: held
--- Why a legacy row, or its part, cannot be put into the new schema; NULL if it can.
-CREATE OR REPLACE FUNCTION rebuilt.{legacy}_held(l legacy.{legacy}) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
-    SELECT {held}
-$body$;
-
 -- name: gone
 -- A legacy row is no longer there, or no longer fit: its new row goes too.  Returns a value so
 -- that it can be assigned, which needs no query.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
     echoing text;
@@ -311,7 +309,7 @@ DECLARE
     with_children boolean;
     child uuid;
 BEGIN
-    SELECT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}), {has_children}
+    SELECT EXISTS (SELECT FROM @new.{new} n WHERE n.id = _key AND {own}), {has_children}
       INTO there, with_children;
     IF NOT there THEN
         PERFORM rebuilt.not_unseen();
@@ -320,7 +318,7 @@ BEGIN
     {nothing_left}
     echoing := set_config('terrain.echo', '{new}:' || _key || '@' || pg_trigger_depth(), true);
     {delete_children}
-    DELETE FROM public.{new} n WHERE n.id = _key;
+    DELETE FROM @new.{new} n WHERE n.id = _key;
     echoing := set_config('terrain.echo', coalesce(echo, ''), true);
     RETURN true;
 END $body$;
@@ -335,7 +333,7 @@ END $body$;
 -- A deletion is never widened: who bought something, or has rows that only the new schema
 -- knows, stays as a customer.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_gone(_key uuid) RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
     child uuid;
@@ -343,17 +341,17 @@ BEGIN
     PERFORM rebuilt.not_beside_a_batch();
     -- Also where the account is seen: what has come to refer to it since might not be.
     PERFORM rebuilt.not_unseen();
-    IF NOT EXISTS (SELECT FROM public.users n WHERE n.id = _key AND {own}) THEN
+    IF NOT EXISTS (SELECT FROM @new.users n WHERE n.id = _key AND {own}) THEN
         RETURN false;
     END IF;
     PERFORM set_config('terrain.echo', 'users:' || _key || '@' || pg_trigger_depth(), true);
     -- Whoever refers to it in a commit under way has it locked; after that it can be seen.
-    PERFORM FROM public.users n WHERE n.id = _key FOR UPDATE;
+    PERFORM FROM @new.users n WHERE n.id = _key FOR UPDATE;
     IF rebuilt.user_is_needed(_key) THEN
         PERFORM rebuilt.to_customer(_key);
     ELSE
         {nothing_left}
-        DELETE FROM public.users n WHERE n.id = _key;
+        DELETE FROM @new.users n WHERE n.id = _key;
     END IF;
     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
     RETURN true;
@@ -363,8 +361,8 @@ END $body$;
     -- What referred to it on the other side went before or with it, and has its trigger still
     -- to come, or is late.  It goes first, or the foreign key, looked at by the commit, would
     -- make that fail.
-    IF rebuilt.has_foreign_key('public.{child_new}', 'public.{new}') THEN
-        FOR child IN SELECT n.id FROM public.{child_new} n WHERE n.{column} = _key AND {own} LOOP
+    IF rebuilt.has_foreign_key('@new.{child_new}', '@new.{new}') THEN
+        FOR child IN SELECT n.id FROM @new.{child_new} n WHERE n.{column} = _key AND {own} LOOP
             PERFORM rebuilt.{child}_put(child, NULL, false, true);
         END LOOP;
     END IF;
@@ -373,34 +371,34 @@ END $body$;
 -- The old application gave a row another key: the new row keeps what is only its own.  Its lines
 -- follow by their foreign key, one level deeper than terrain.echo says; terrain.moving is for them.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_moved(_old uuid, _new uuid) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     echo text := current_setting('terrain.echo', true);
 BEGIN
     PERFORM rebuilt.not_beside_a_batch();
-    IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _old) THEN
+    IF NOT EXISTS (SELECT FROM @new.{new} n WHERE n.id = _old) THEN
         PERFORM rebuilt.not_unseen();
     END IF;
-    IF EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old)
-       OR EXISTS (SELECT FROM public.{new} n WHERE n.id = _new)
-       OR NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _new) THEN
+    IF EXISTS (SELECT FROM @legacy.{legacy} l WHERE l.id = _old)
+       OR EXISTS (SELECT FROM @new.{new} n WHERE n.id = _new)
+       OR NOT EXISTS (SELECT FROM @legacy.{legacy} l WHERE l.id = _new) THEN
         PERFORM rebuilt.{legacy}_to_new(_old);
     ELSE
         PERFORM set_config('terrain.echo', '{new}:' || _new || '@' || pg_trigger_depth(), true),
                 set_config('terrain.moving', '{new}:' || _new, true);
-        UPDATE public.{new} n SET id = _new WHERE n.id = _old AND {own};
+        UPDATE @new.{new} n SET id = _new WHERE n.id = _old AND {own};
         {move_children}
         PERFORM set_config('terrain.echo', coalesce(echo, ''), true),
                 set_config('terrain.moving', '', true);
     END IF;
-    IF NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = _old) THEN
+    IF NOT EXISTS (SELECT FROM @legacy.{legacy} l WHERE l.id = _old) THEN
         -- Under its new key it may have been looked at already: by the lines' triggers.
-        DELETE FROM public.legacy_quarantine q
+        DELETE FROM @new.legacy_quarantine q
          WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old
-           AND EXISTS (SELECT FROM public.legacy_quarantine x
+           AND EXISTS (SELECT FROM @new.legacy_quarantine x
                         WHERE x.legacy_table = '{legacy}' AND x.legacy_id = _new
                           AND (x.reason, x.kind) = (q.reason, q.kind));
-        UPDATE public.legacy_quarantine q
+        UPDATE @new.legacy_quarantine q
            SET legacy_id = _new, detail = replace(q.detail, _old::text, _new::text),
                "row" = q."row" || jsonb_build_object('id', _new)
          WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _old;
@@ -426,10 +424,10 @@ CREATE OR REPLACE FUNCTION rebuilt.{legacy}_put(
     _key uuid, _part boolean, _fresh boolean, _refers boolean
 )
 RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
-    l legacy.{legacy};
-    newest legacy.{legacy};
+    l @legacy.{legacy};
+    newest @legacy.{legacy};
     carried text := current_setting('terrain.carried', true);
     given record;
     why text;
@@ -453,25 +451,25 @@ BEGIN
                               (coalesce(nullif(carried, ''), '0')::bigint + 1)::text, true);
     END IF;
     IF pg_trigger_depth() = 0 THEN
-        SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
+        SELECT * INTO l FROM @legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
     ELSE
         -- Whoever called the trigger has it locked.  A transaction that has but one snapshot may
         -- also see one of the same key that was deleted since, which has an xmax.
-        SELECT * INTO l FROM legacy.{legacy} t
+        SELECT * INTO l FROM @legacy.{legacy} t
          WHERE t.id = _key
            AND (t.xmax = '0' OR current_setting('transaction_isolation') = 'read committed');
     END IF;
     IF NOT FOUND THEN
         IF pg_trigger_depth() > 0 AND current_setting('transaction_isolation') <> 'read committed' THEN
             -- Or somebody has it locked.  This fails if it is the one that was deleted.
-            SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
+            SELECT * INTO l FROM @legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
         END IF;
         IF NOT FOUND THEN
             -- Its key may have been given to a new row meanwhile, which has a trigger of its own.
-            PERFORM FROM public.{new} n WHERE n.id = _key FOR UPDATE;
-            IF NOT EXISTS (SELECT FROM legacy.{legacy} t WHERE t.id = _key) THEN
+            PERFORM FROM @new.{new} n WHERE n.id = _key FOR UPDATE;
+            IF NOT EXISTS (SELECT FROM @legacy.{legacy} t WHERE t.id = _key) THEN
                 wrote := rebuilt.{legacy}_gone(_key);
-                DELETE FROM public.legacy_quarantine q
+                DELETE FROM @new.legacy_quarantine q
                  WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key;
             END IF;
             RETURN false;
@@ -487,21 +485,21 @@ BEGIN
         _part := true;
         -- Is one there all the same, this fails, and the trigger comes again without _fresh: to
         -- prepare for that takes longer.
-        INSERT INTO public.{new} AS n ({columns})
+        INSERT INTO @new.{new} AS n ({columns})
         VALUES ({values})
         RETURNING {otherwise}{waits} INTO otherwise{into_waits};
         wrote := FOUND;
     ELSE
-        UPDATE public.{new} n SET {updates}
+        UPDATE @new.{new} n SET {updates}
          WHERE n.id = _key AND {same_kind} AND ROW({stored})::record *<> given
         RETURNING ROW({stored})::record *<> given{waits} INTO otherwise{into_waits};
         wrote := FOUND;
         IF NOT wrote THEN
             -- The copy may not have come by yet.
-            IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key) THEN
+            IF NOT EXISTS (SELECT FROM @new.{new} n WHERE n.id = _key) THEN
                 _part := true;
                 _fresh := true;
-                INSERT INTO public.{new} AS n ({columns})
+                INSERT INTO @new.{new} AS n ({columns})
                 VALUES ({values})
                 ON CONFLICT (id) DO UPDATE
                    SET {assignments}
@@ -514,7 +512,7 @@ BEGIN
     {overtaken}
     {taken}
     {lock_parents}
-    SELECT EXISTS (SELECT FROM public.legacy_quarantine q
+    SELECT EXISTS (SELECT FROM @new.legacy_quarantine q
                     WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key), {orphaned}
       INTO noted, orphaned;
     {parents}
@@ -537,7 +535,7 @@ END $body$;
 
 -- name: taken
     IF NOT wrote THEN
-        IF NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = _key AND {own}) THEN
+        IF NOT EXISTS (SELECT FROM @new.{new} n WHERE n.id = _key AND {own}) THEN
             -- Somebody else has taken the id since it was looked at.
             why := {held};
             {hold_whole}
@@ -569,7 +567,7 @@ END $body$;
         IF current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE EXCEPTION 'triggers beneath have changed rows' USING ERRCODE = 'serialization_failure';
         END IF;
-        SELECT * INTO newest FROM legacy.{legacy} t WHERE t.id = _key;
+        SELECT * INTO newest FROM @legacy.{legacy} t WHERE t.id = _key;
         IF NOT FOUND OR l *<> newest OR rebuilt.held_since('{legacy}', _key, carried) THEN
             echoing := set_config('terrain.echo', coalesce(echo, ''), true);
             RETURN true;
@@ -581,9 +579,9 @@ END $body$;
 -- taken from there first; a row that they refuse is held.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_new(_key uuid)
 RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
-    l legacy.{legacy};
+    l @legacy.{legacy};
     other uuid;
     displaced uuid[] := '{}';
     echo text := current_setting('terrain.echo', true);
@@ -594,7 +592,7 @@ BEGIN
             EXIT;
         EXCEPTION
             WHEN unique_violation THEN
-                SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+                SELECT * INTO l FROM @legacy.{legacy} t WHERE t.id = _key;
                 IF attempt = 2 THEN
                     PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
                     EXIT;
@@ -602,7 +600,7 @@ BEGIN
                 {displace}
             WHEN data_exception OR integrity_constraint_violation OR raise_exception
               OR SQLSTATE 'TB002' THEN
-                SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key;
+                SELECT * INTO l FROM @legacy.{legacy} t WHERE t.id = _key;
                 PERFORM rebuilt.hold('{legacy}', _key, 'refused', {refused}, to_jsonb(l), NULL);
                 EXIT;
         END;
@@ -616,7 +614,7 @@ END $body$;
 -- is not to notice, whatever is in the way here.  Then its row is late.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_from_old(_key uuid, _former uuid)
 RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp
+SECURITY DEFINER SET search_path = @path
 SET lock_timeout = '{lock_timeout}' AS $body$
 BEGIN
     IF current_setting('terrain.late', true) = 'on' THEN
@@ -649,12 +647,12 @@ END $body$;
 -- The value is unique among legacy rows, so whoever has it here has lost it there, in a
 -- change that is still to be carried over: it goes out of the way, and is carried over after
 -- this one.  Not before: where several rows pass their values round, it may wait for this one.
-                FOR other IN SELECT n.id FROM public.{new} n
+                FOR other IN SELECT n.id FROM @new.{new} n
                   WHERE n.{column} = {value} AND {own} AND n.id <> _key
-                    AND NOT EXISTS (SELECT FROM legacy.{legacy} o
+                    AND NOT EXISTS (SELECT FROM @legacy.{legacy} o
                                      WHERE o.id = n.id AND o.{legacy_column} = l.{legacy_column}) LOOP
                     PERFORM set_config('terrain.echo', '{new}:' || other || '@' || pg_trigger_depth(), true);
-                    UPDATE public.{new} n SET {column} = n.id::text WHERE n.id = other;
+                    UPDATE @new.{new} n SET {column} = n.id::text WHERE n.id = other;
                     PERFORM set_config('terrain.echo', coalesce(echo, ''), true);
                     displaced := displaced || other;
                 END LOOP;
@@ -675,7 +673,7 @@ END $body$;
     IF odd OR _part IS NOT FALSE THEN
         _subtotal := {subtotal};
         SELECT coalesce(sum(i.total_price), 0) INTO _sum
-          FROM public.{part} i WHERE i.{parent} = _key;
+          FROM @new.{part} i WHERE i.{parent} = _key;
         price := CASE WHEN _subtotal IS NULL THEN 'subtotal_missing'
                       WHEN _sum <> _subtotal THEN 'prices_disagree' END;
     END IF;
@@ -704,7 +702,7 @@ END $body$;
         END IF;
         IF why IS NOT NULL THEN
             PERFORM rebuilt.hold('{legacy}', _key, why, {held_detail}, to_jsonb(l), {park});
-            DELETE FROM public.{part} i WHERE i.{parent} = _key;
+            DELETE FROM @new.{part} i WHERE i.{parent} = _key;
             carried := current_setting('terrain.carried', true);
         ELSE
             IF noted THEN
@@ -717,7 +715,7 @@ END $body$;
                            IS DISTINCT FROM l.{part_column}::text;
             END IF;
             IF differs THEN
-                IF EXISTS (SELECT FROM public.{part} i WHERE i.{parent} = _key) THEN
+                IF EXISTS (SELECT FROM @new.{part} i WHERE i.{parent} = _key) THEN
                     {write_lines}
                 ELSE
                     {first_lines}
@@ -739,11 +737,11 @@ END $body$;
 -- false if only the row, NULL if both; and of the row the columns in _columns, or all if NULL.
 CREATE OR REPLACE FUNCTION rebuilt.{legacy}_to_legacy(_key uuid, _part boolean, _columns text[])
 RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path
 SET lock_timeout = '{lock_timeout}' AS $body$
 DECLARE
-    l legacy.{legacy};
-    w legacy.{legacy};
+    l @legacy.{legacy};
+    w @legacy.{legacy};
     wanted boolean;
     there boolean;
     held text;
@@ -752,22 +750,22 @@ DECLARE
     along text;
 BEGIN
     IF pg_trigger_depth() > {deepest} THEN
-        RAISE EXCEPTION 'legacy.{legacy} % is changed back and forth by triggers on both tables', _key
+        RAISE EXCEPTION '@legacy.{legacy} % is changed back and forth by triggers on both tables', _key
             USING ERRCODE = 'TB002',
-                  HINT = 'Look at the triggers on public.{new} and legacy.{legacy}.';
+                  HINT = 'Look at the triggers on @new.{new} and @legacy.{legacy}.';
     END IF;
     BEGIN
-        SELECT * INTO l FROM legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
+        SELECT * INTO l FROM @legacy.{legacy} t WHERE t.id = _key FOR NO KEY UPDATE;
         there := FOUND;
     EXCEPTION WHEN lock_not_available THEN
-        RAISE EXCEPTION 'legacy.{legacy} % is being changed by the old application', _key
+        RAISE EXCEPTION '@legacy.{legacy} % is being changed by the old application', _key
             USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
     END;
     IF EXISTS (SELECT FROM rebuilt.queue q
                 WHERE q.late AND q.legacy_table = '{legacy}'
                   AND q.key IN (_key, '{every_row}')) THEN
         -- What is there says more than the new row: not to be overwritten with it.
-        RAISE EXCEPTION 'legacy.{legacy} % has changed and waits for settle', _key
+        RAISE EXCEPTION '@legacy.{legacy} % has changed and waits for settle', _key
             USING ERRCODE = 'lock_not_available', HINT = 'Run settle, then try again.';
     END IF;
     SELECT {in_order} INTO w FROM rebuilt.{legacy} r WHERE r.id = _key;
@@ -776,23 +774,23 @@ BEGIN
     PERFORM set_config('terrain.echo', 'legacy.{legacy}:' || _key || '@' || pg_trigger_depth(), true);
     BEGIN
         IF NOT wanted AND there THEN
-            along := rebuilt.would_take_along('legacy.{legacy}', _key);
+            along := rebuilt.would_take_along('@legacy.{legacy}', _key);
             IF along IS NOT NULL THEN
-                RAISE EXCEPTION 'legacy.{legacy} % still has rows in %', _key, along
+                RAISE EXCEPTION '@legacy.{legacy} % still has rows in %', _key, along
                     USING ERRCODE = 'foreign_key_violation';
             END IF;
-            DELETE FROM legacy.{legacy} t WHERE t.id = _key;
+            DELETE FROM @legacy.{legacy} t WHERE t.id = _key;
         ELSIF wanted AND NOT there THEN
-            INSERT INTO legacy.{legacy} ({legacy_columns}) VALUES ({w_columns});
+            INSERT INTO @legacy.{legacy} ({legacy_columns}) VALUES ({w_columns});
         ELSIF wanted THEN
             {compare}
             IF sets <> '' THEN
-                EXECUTE 'UPDATE legacy.{legacy} t SET ' || substr(sets, 3) || ' WHERE t.id = ($1).id'
+                EXECUTE 'UPDATE @legacy.{legacy} t SET ' || substr(sets, 3) || ' WHERE t.id = ($1).id'
                   USING w;
             END IF;
         END IF;
     EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
-        RAISE EXCEPTION 'public.{new} % cannot be kept in step with legacy.{legacy}: %', _key, SQLERRM
+        RAISE EXCEPTION '@new.{new} % cannot be kept in step with @legacy.{legacy}: %', _key, SQLERRM
             USING ERRCODE = 'TB002',
                   HINT = 'The old application still uses that table. Change the row so that'
                          ' it fits there, or wait until cleanup_legacy.';
@@ -805,18 +803,22 @@ BEGIN
 END $body$;
 
 -- name: keep_held_whole
-    IF wanted AND there AND EXISTS (SELECT FROM public.legacy_quarantine q
+    IF wanted AND there AND EXISTS (SELECT FROM @new.legacy_quarantine q
                                      WHERE q.legacy_table = '{legacy}' AND q.legacy_id = _key
                                        AND q.kind = 'held') THEN
-        RAISE EXCEPTION 'public.{new} % has the id of a row of legacy.{legacy} that is held', _key
+        RAISE EXCEPTION '@new.{new} % has the id of a row of @legacy.{legacy} that is held', _key
             USING ERRCODE = 'TB002',
                   HINT = 'Repair or delete that row in the old application, then run settle;'
                          ' or use another id.';
     END IF;
     IF wanted THEN
-        held := rebuilt.{legacy}_held(w);
+        DECLARE
+            l CONSTANT @legacy.{legacy} := w;
+        BEGIN
+            held := {held};
+        END;
         IF held IS NOT NULL THEN
-            RAISE EXCEPTION 'public.{new} % cannot be kept in step with legacy.{legacy}: it would be held there (%)', _key, held
+            RAISE EXCEPTION '@new.{new} % cannot be kept in step with @legacy.{legacy}: it would be held there (%)', _key, held
                 USING ERRCODE = 'TB002',
                       HINT = 'Change the row, or wait until cleanup_legacy.';
         END IF;
@@ -824,10 +826,10 @@ END $body$;
 
 -- name: keep_held_part
     IF wanted AND there THEN
-        held := rebuilt.{legacy}_held(l);
+        held := {held};
         IF held IS NOT NULL AND _part
-           AND EXISTS (SELECT FROM public.{part} i WHERE i.{parent} = _key) THEN
-            RAISE EXCEPTION 'The {part_column} of legacy.{legacy} % are held (%) and have no lines to change', _key, held
+           AND EXISTS (SELECT FROM @new.{part} i WHERE i.{parent} = _key) THEN
+            RAISE EXCEPTION 'The {part_column} of @legacy.{legacy} % are held (%) and have no lines to change', _key, held
                 USING ERRCODE = 'TB002',
                       HINT = 'Correct them in the old application, then run settle.';
         ELSIF held IS NOT NULL THEN
@@ -838,7 +840,7 @@ END $body$;
 -- name: note_use
 -- A client has written to a legacy table: once a minute for each session.
 CREATE OR REPLACE FUNCTION rebuilt.note_use(_table text) RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp SET lock_timeout = '0' AS $body$
+SECURITY DEFINER SET search_path = @path SET lock_timeout = '0' AS $body$
 BEGIN
     INSERT INTO rebuilt.used (legacy_table, role, application, at)
     VALUES (_table, session_user, current_setting('application_name'), now());
@@ -863,7 +865,7 @@ END $body$;
 -- (docs/decisions/0007-short-locks.md).
 -- NEW is null in a deletion, and what an AFTER trigger returns is not looked at.
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp
+SECURITY DEFINER SET search_path = @path
 SET lock_timeout = '{lock_timeout}' AS $body$
 DECLARE
     _key uuid := coalesce(NEW.id, OLD.id);
@@ -910,18 +912,18 @@ END $body$;
 -- A truncation takes away also what has been committed since the snapshot of a transaction that
 -- has but one, and whose new row cannot be seen from here: then every row is late.
 CREATE OR REPLACE FUNCTION rebuilt.on_legacy_{legacy}_truncate() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path
 SET lock_timeout = '{lock_timeout}' AS $body$
 DECLARE
     _key uuid;
 BEGIN
     {notes_use}
-    FOR _key IN SELECT n.id FROM public.{new} n WHERE {own} LOOP
+    FOR _key IN SELECT n.id FROM @new.{new} n WHERE {own} LOOP
         PERFORM rebuilt.{legacy}_from_old(_key, NULL);
     END LOOP;
     BEGIN
         PERFORM rebuilt.not_unseen();
-        DELETE FROM public.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
+        DELETE FROM @new.legacy_quarantine q WHERE q.legacy_table = '{legacy}';
     EXCEPTION WHEN OTHERS THEN
         PERFORM rebuilt.late('{legacy}', '{every_row}', NULL, SQLSTATE || ' ' || SQLERRM);
     END;
@@ -930,13 +932,13 @@ END $body$;
 
 -- name: on_new
 CREATE OR REPLACE FUNCTION rebuilt.on_new_{new}() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 BEGIN
     IF {unchanged} THEN
         RETURN NEW;
     END IF;
     IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-        RAISE EXCEPTION 'The id of public.{new} % cannot be changed while the old application uses it', OLD.id
+        RAISE EXCEPTION 'The id of @new.{new} % cannot be changed while the old application uses it', OLD.id
             USING ERRCODE = 'TB002', HINT = 'Wait until cleanup_legacy.';
     END IF;
     {carry_over}
@@ -955,7 +957,7 @@ END $body$;
 
 -- name: on_new_part
 CREATE OR REPLACE FUNCTION rebuilt.on_new_{part}() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 BEGIN
     -- A foreign key follows its row to another key: see moved.
     IF {unchanged} OR current_setting('terrain.moving', true)
@@ -980,7 +982,7 @@ END $body$;
 -- and it is the new one.  While a statement of its own runs, it waits for no lock longer
 -- than {lock_timeout}.  What the triggers of the old application's tables write does not come here.
 CREATE OR REPLACE FUNCTION rebuilt.on_new_begin() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path AS $body$
 BEGIN
     IF current_setting('lock_timeout') <> '{lock_timeout}' THEN
         PERFORM set_config('terrain.lock_timeout', current_setting('lock_timeout'), true);
@@ -991,7 +993,7 @@ END $body$;
 
 -- name: yielded_to_old
 CREATE OR REPLACE FUNCTION rebuilt.on_new_end() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = @path AS $body$
 DECLARE
     before text := current_setting('terrain.lock_timeout', true);
 BEGIN
@@ -1004,9 +1006,10 @@ END $body$;
 
 -- name: on_new_truncate
 CREATE OR REPLACE FUNCTION rebuilt.on_new_truncate() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = legacy, public, pg_temp AS $body$
+SECURITY DEFINER SET search_path = @path AS $body$
 BEGIN
-    RAISE EXCEPTION 'public.% cannot be truncated while the old application uses its legacy table', TG_TABLE_NAME
+    RAISE EXCEPTION '%.% cannot be truncated while the old application uses its legacy table',
+                    TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'TB002', HINT = 'Use DELETE, or wait until cleanup_legacy.';
 END $body$;
 
@@ -1019,7 +1022,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     IF coalesce(current_setting('terrain.echo', true), '') = ''
        AND current_setting('terrain.repair', true) IS DISTINCT FROM 'on' THEN
-        RAISE EXCEPTION 'public.% is closed while the shop is on its way between the old application and this one', TG_TABLE_NAME
+        RAISE EXCEPTION '%.% is closed while the shop is on its way between the old application and this one',
+                        TG_TABLE_SCHEMA, TG_TABLE_NAME
             USING ERRCODE = 'TB003', HINT = 'It is opened at the end of: python manage.py migrate';
     END IF;
     RETURN NULL;
@@ -1033,7 +1037,7 @@ WITH line AS (
            NULL::uuid AS kept_model, NULL::uuid AS kept_artist, NULL::text AS kept_name
       FROM jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)
 ), {pricing}
-INSERT INTO public.order_items (id, order_id, position, {line_columns})
+INSERT INTO @new.order_items (id, order_id, position, {line_columns})
 SELECT {line_id}, _key, e.position, {line_values}
   FROM priced e;
 
@@ -1045,7 +1049,7 @@ WITH have AS (
            row_number() OVER (PARTITION BY i.asset_ref, i.quantity, {line_price}
                               ORDER BY i.position) AS nth,
            ROW(i.asset_ref, i.quantity, {line_price})::text AS identity
-      FROM public.order_items i WHERE i.order_id = _key
+      FROM @new.order_items i WHERE i.order_id = _key
 ), want AS (
     SELECT e.*, row_number() OVER (PARTITION BY e.asset_ref, e.quantity, e.own
                                    ORDER BY e.position) AS nth,
@@ -1062,14 +1066,14 @@ WITH have AS (
 ), {pricing}, final AS (
     SELECT e.position AS rank, {line_values} FROM priced e
 ), dropped AS (
-    DELETE FROM public.order_items i USING have h
+    DELETE FROM @new.order_items i USING have h
      WHERE i.id = h.id AND h.rank > (SELECT count(*) FROM want)
 ), changed AS (
-    UPDATE public.order_items i SET {line_assignments}
+    UPDATE @new.order_items i SET {line_assignments}
       FROM final f JOIN have h ON h.rank = f.rank
      WHERE i.id = h.id AND ROW({line_stored})::record *<> ROW({line_final})::record
 )
-INSERT INTO public.order_items AS i (id, order_id, position, {line_columns})
+INSERT INTO @new.order_items AS i (id, order_id, position, {line_columns})
 SELECT {line_id}, _key, f.position, {line_final}
   FROM (SELECT x.*, (x.rank + (SELECT coalesce(max(h.position), 0) - count(*) FROM have h)
                     )::integer AS position FROM final x) f
@@ -1079,7 +1083,7 @@ SELECT {line_id}, _key, f.position, {line_final}
 -- Derived from order and position, as the copy does it, unless a line has it that was moved.
 -- A subquery and not EXISTS, which the planner, expecting a hundred lines, would answer from a
 -- hash table of all lines there are.
-coalesce((SELECT gen_random_uuid() FROM public.order_items x
+coalesce((SELECT gen_random_uuid() FROM @new.order_items x
            WHERE x.id = md5(_key || ':' || {row}.position)::uuid),
          md5(_key || ':' || {row}.position)::uuid)
 

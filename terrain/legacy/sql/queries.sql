@@ -17,7 +17,7 @@ SELECT histogram_bounds::text::uuid[] FROM pg_stats
 -- name: account
 -- The account an address belongs to: spelled exactly so first, then the oldest.
 LEFT JOIN LATERAL (
-    SELECT u.id FROM public.users u
+    SELECT u.id FROM @new.users u
      WHERE {normal_user} = {normal} AND {is_address}
      ORDER BY u.email = {address} DESC, btrim(u.email) = btrim({address}) DESC,
               u.created_at, u.id
@@ -30,9 +30,9 @@ LEFT JOIN LATERAL (SELECT NULL::uuid AS id) a ON true
 -- name: customers
 -- Accounts for addresses that have none.  The same rows in any order give the same
 -- accounts: ids are made from the address, the earliest row counts.
-INSERT INTO public.users AS u
+INSERT INTO @new.users AS u
        (id, email, password_hash, display_name, role, status, created_at, updated_at)
-SELECT CASE WHEN EXISTS (SELECT FROM public.users x
+SELECT CASE WHEN EXISTS (SELECT FROM @new.users x
                           WHERE x.id = md5('customer:' || c.address)::uuid AND x.email <> c.address)
             THEN gen_random_uuid() ELSE md5('customer:' || c.address)::uuid END,
        c.address, '!', coalesce(c.name, ''), 'customer', 'active',
@@ -46,10 +46,10 @@ SELECT CASE WHEN EXISTS (SELECT FROM public.users x
                   FROM (SELECT l.* FROM {source}) l
                  WHERE {is_address}) s
          GROUP BY s.address) c
- WHERE NOT EXISTS (SELECT FROM public.users x
+ WHERE NOT EXISTS (SELECT FROM @new.users x
                     WHERE {normal_x} = c.address AND x.role <> 'customer')
    -- Most are there already; asking is cheaper than a conflict.
-   AND NOT EXISTS (SELECT FROM public.users x
+   AND NOT EXISTS (SELECT FROM @new.users x
                     WHERE x.email = c.address AND x.role = 'customer'
                       AND x.created_at <= c.since AND (x.display_name <> '' OR c.name IS NULL))
 ON CONFLICT (email) WHERE role = 'customer' DO UPDATE
@@ -73,15 +73,15 @@ ON CONFLICT (email) WHERE role = 'customer' DO UPDATE
 -- What the batch does not put there itself it says nothing about, because it would say what
 -- the row was: rows that are to be held, and those that others have just put there, are late.
 WITH judged AS MATERIALIZED (
-    SELECT l.*, {held} AS why FROM legacy.{legacy} l
+    SELECT l.*, {held} AS why FROM @legacy.{legacy} l
      WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid) AND l.id <= %(upto)s::uuid
        -- The range again: or each batch would look through all that is there already.
-       AND NOT EXISTS (SELECT FROM public.{new} n WHERE n.id = l.id AND {own}
+       AND NOT EXISTS (SELECT FROM @new.{new} n WHERE n.id = l.id AND {own}
                           AND (%(after)s::uuid IS NULL OR n.id > %(after)s::uuid)
                           AND n.id <= %(upto)s::uuid)
      ORDER BY l.id {row_lock}
 ), put AS (
-    INSERT INTO public.{new} ({columns}{owner_columns})
+    INSERT INTO @new.{new} ({columns}{owner_columns})
     SELECT {values}{owner_values} FROM judged l {account}
      WHERE {fit}
     ON CONFLICT (id) DO NOTHING
@@ -92,7 +92,7 @@ WITH judged AS MATERIALIZED (
       FROM judged l WHERE coalesce(l.id IN (SELECT p.id FROM put p), false) IS NOT TRUE
     RETURNING 1
 ), marked AS (
-    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    INSERT INTO @new.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT '{legacy}', l.id, 'flagged', f.reason, f.detail, to_jsonb(l) - 'why'
       FROM judged l CROSS JOIN LATERAL (VALUES {flag_rows}) AS f (reason, detail)
      WHERE ({any_flag}) AND f.reason IS NOT NULL
@@ -105,7 +105,7 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
 -- name: copy_sessions
 -- A table saved without an address gets a session of its own.
 , sessions AS (
-    INSERT INTO public.anonymous_sessions (id, session_token, table_limit, created_at, last_seen)
+    INSERT INTO @new.anonymous_sessions (id, session_token, table_limit, created_at, last_seen)
     SELECT md5('session:' || l.id)::uuid,
            replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''),
            {table_limit}, s.at, s.at
@@ -130,19 +130,19 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
             OFFSET 0) l
      CROSS JOIN LATERAL jsonb_array_elements(l.items) WITH ORDINALITY AS e (item, position)
 ), {pricing}, lines AS (
-    INSERT INTO public.{part} (id, {parent}, position, {line_columns})
+    INSERT INTO @new.{part} (id, {parent}, position, {line_columns})
     SELECT md5(e.order_id || ':' || e.position)::uuid, e.order_id, e.position, {line_values}
       FROM priced e
     RETURNING 1
 ), kept AS (
-    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    INSERT INTO @new.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT '{legacy}', l.id, 'held', l.why, {held_detail}, to_jsonb(l) - 'why'
       FROM judged l
      WHERE l.why IS NOT NULL AND coalesce(l.id IN (SELECT p.id FROM put p), false)
     ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
     RETURNING 1
 ), disagree AS (
-    INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+    INSERT INTO @new.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
     SELECT '{legacy}', l.id, 'flagged', f.reason, {price_detail}, to_jsonb(l) - 'why'
       FROM judged l
      CROSS JOIN LATERAL (SELECT CASE
@@ -160,17 +160,17 @@ SELECT (SELECT count(*) FROM judged), (SELECT count(*) FROM put), (SELECT count(
 
 -- name: stale
 -- New rows of a range whose legacy row is no longer there: deleted while nobody watched.
-SELECT n.id FROM public.{new} n
- WHERE {own} AND NOT EXISTS (SELECT FROM legacy.{legacy} l WHERE l.id = n.id)
+SELECT n.id FROM @new.{new} n
+ WHERE {own} AND NOT EXISTS (SELECT FROM @legacy.{legacy} l WHERE l.id = n.id)
 
 -- name: not_own
 -- Legacy rows whose id a new row has that is not theirs: an artist deleted and made again
 -- while nobody watched, who is a customer here.
-SELECT l.id FROM legacy.{legacy} l JOIN public.{new} n ON n.id = l.id WHERE NOT ({own})
+SELECT l.id FROM @legacy.{legacy} l JOIN @new.{new} n ON n.id = l.id WHERE NOT ({own})
 
 -- name: differing
 -- Keys of a range whose rows say different things on the two sides.
-SELECT l.id FROM legacy.{legacy} l JOIN rebuilt.{legacy} r ON r.id = l.id
+SELECT l.id FROM @legacy.{legacy} l JOIN rebuilt.{legacy} r ON r.id = l.id
  WHERE (%(after)s::uuid IS NULL OR l.id > %(after)s::uuid) AND l.id <= %(upto)s::uuid
    AND ROW({legacy_columns})::text IS DISTINCT FROM ROW({rebuilt_columns})::text
 
@@ -178,8 +178,8 @@ SELECT l.id FROM legacy.{legacy} l JOIN rebuilt.{legacy} r ON r.id = l.id
 -- Give rows that wait for it the account behind their address.
 -- The address is looked at again in the row that is written: it may have become another
 -- while this waited for whoever changed it.
-UPDATE public.{new} n SET {column} = a.id{no_session}
-  FROM (SELECT w.id AS row_id, w.{stored} AS address, a.id FROM public.{new} w {account}
+UPDATE @new.{new} n SET {column} = a.id{no_session}
+  FROM (SELECT w.id AS row_id, w.{stored} AS address, a.id FROM @new.{new} w {account}
          WHERE w.id = ANY (%(keys)s::uuid[]) AND w.{column} IS NULL AND {own}) a
  WHERE n.id = a.row_id AND a.id IS NOT NULL
    AND n.{column} IS NULL AND n.{stored} = a.address
@@ -187,11 +187,11 @@ UPDATE public.{new} n SET {column} = a.id{no_session}
 -- name: link_sessions
 -- … or, without an address, a session of their own.
 WITH alone AS (
-    SELECT n.id, n.created_at FROM public.{new} n
+    SELECT n.id, n.created_at FROM @new.{new} n
      WHERE n.id = ANY (%(keys)s::uuid[]) AND n.{column} IS NULL AND n.{session} IS NULL
        AND {own} AND {is_address} IS NOT TRUE
 ), made AS (
-    INSERT INTO public.anonymous_sessions (id, session_token, table_limit, created_at, last_seen)
+    INSERT INTO @new.anonymous_sessions (id, session_token, table_limit, created_at, last_seen)
     SELECT md5('session:' || a.id)::uuid,
            replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''),
            {table_limit}, s.at, s.at
@@ -200,13 +200,13 @@ WITH alone AS (
                                      THEN a.created_at ELSE now() END AS at) s
     ON CONFLICT (id) DO NOTHING
 )
-UPDATE public.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a
+UPDATE @new.{new} n SET {session} = md5('session:' || a.id)::uuid FROM alone a
  WHERE n.id = a.id AND n.{column} IS NULL AND n.{session} IS NULL AND {is_address} IS NOT TRUE
 
 -- name: queue_waiting
 -- Rows that have no owner and should, unless they are in the queue already.
 INSERT INTO rebuilt.queue (legacy_table, key)
-SELECT '{legacy}', n.id FROM public.{new} n
+SELECT '{legacy}', n.id FROM @new.{new} n
  WHERE {waits} AND {own}
    AND NOT EXISTS (SELECT FROM rebuilt.queue q WHERE q.legacy_table = '{legacy}' AND q.key = n.id)
 
@@ -234,18 +234,18 @@ RETURNING q.id
 
 -- name: merges
 -- Customers whose address an artist has taken: (customer, artist).
-SELECT c.id, (SELECT t.id FROM public.users t
+SELECT c.id, (SELECT t.id FROM @new.users t
                WHERE {normal_t} = c.email AND t.role <> 'customer'
                ORDER BY t.created_at, t.id LIMIT 1)
-  FROM public.users c
+  FROM @new.users c
  WHERE c.role = 'customer'
-   AND EXISTS (SELECT FROM public.users t WHERE {normal_t} = c.email AND t.role <> 'customer')
+   AND EXISTS (SELECT FROM @new.users t WHERE {normal_t} = c.email AND t.role <> 'customer')
    AND (%(keys)s::uuid[] IS NULL
-        OR c.email IN (SELECT {normal_k} FROM public.users k WHERE k.id = ANY (%(keys)s::uuid[])))
+        OR c.email IN (SELECT {normal_k} FROM @new.users k WHERE k.id = ANY (%(keys)s::uuid[])))
 
 -- name: merge_lock
 -- The artist a customer is merged into, as long as they have the customer's address.
-SELECT t.id FROM public.users c, public.users t
+SELECT t.id FROM @new.users c, @new.users t
  WHERE c.id = %(customer)s AND t.id = %(artist)s
    AND c.role = 'customer' AND t.role <> 'customer' AND {normal_t} = c.email
    FOR SHARE OF t
@@ -253,8 +253,8 @@ SELECT t.id FROM public.users c, public.users t
 -- name: to_retry
 -- Held rows to try again: refused by the new table, or without their reason, or gone.
 SELECT DISTINCT q.legacy_id
-  FROM public.legacy_quarantine q
-  LEFT JOIN legacy.{legacy} l ON l.id = q.legacy_id
+  FROM @new.legacy_quarantine q
+  LEFT JOIN @legacy.{legacy} l ON l.id = q.legacy_id
  WHERE q.kind = 'held' AND q.legacy_table = '{legacy}'
    AND (q.reason = 'refused' OR l.id IS NULL
         OR q.reason = ANY ({reasons}) AND {held} IS DISTINCT FROM q.reason)
@@ -272,16 +272,16 @@ WITH now AS (
      WHERE {value} IN (SELECT {value} FROM {legacy} l WHERE {value} IS NOT NULL
                         GROUP BY 1 HAVING count(*) > 1)
 ), gone AS (
-    DELETE FROM public.legacy_quarantine q
+    DELETE FROM @new.legacy_quarantine q
      WHERE q.legacy_table = %(table)s AND q.kind = 'flagged' AND q.reason = %(reason)s
        AND NOT EXISTS (SELECT FROM now WHERE now.id = q.legacy_id)
     RETURNING q.*
 ), kept AS (
-    INSERT INTO public.legacy_released
+    INSERT INTO @new.legacy_released
            (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
     SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
 )
-INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+INSERT INTO @new.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
 SELECT %(table)s, now.id, 'flagged', %(reason)s, now.detail, now."row" FROM now
 ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
 
@@ -292,16 +292,16 @@ WITH now AS (
     SELECT n.* FROM unnest(%(ids)s::uuid[], %(reasons)s::text[], %(details)s::text[],
                            %(rows)s::text[]::jsonb[]) AS n (id, reason, detail, "row")
 ), gone AS (
-    DELETE FROM public.legacy_quarantine q
+    DELETE FROM @new.legacy_quarantine q
      WHERE q.legacy_table = 'models' AND q.kind = 'held'
        AND NOT EXISTS (SELECT FROM now WHERE now.id = q.legacy_id AND now.reason = q.reason)
     RETURNING q.*
 ), kept AS (
-    INSERT INTO public.legacy_released
+    INSERT INTO @new.legacy_released
            (legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at)
     SELECT legacy_table, legacy_id, kind, reason, detail, "row", parked, found_at FROM gone
 )
-INSERT INTO public.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
+INSERT INTO @new.legacy_quarantine (legacy_table, legacy_id, kind, reason, detail, "row")
 SELECT 'models', now.id, 'held', now.reason, now.detail, now."row" FROM now
 ON CONFLICT (legacy_table, legacy_id, reason, kind) DO NOTHING
 
@@ -354,12 +354,13 @@ SELECT 'type', t.oid::regtype::text FROM pg_type t
  ORDER BY 1, 2
 
 -- name: others_on_legacy
--- Objects elsewhere that depend on one of the six tables.
+-- Objects elsewhere that depend on one of the six tables, which are in a schema.
 WITH ours AS (
     SELECT c.oid, c.oid::regclass::text AS name FROM pg_class c
-     WHERE c.relnamespace = to_regnamespace('legacy') AND c.relname = ANY (%(ours)s)
+     WHERE c.relnamespace = to_regnamespace(%(schema)s) AND c.relname = ANY (%(ours)s)
 )
-SELECT 'view', v.oid::regclass::text, o.name
+SELECT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass::text,
+       o.name
   FROM ours o
   JOIN pg_depend d ON d.refobjid = o.oid AND d.refclassid = 'pg_class'::regclass
                   AND d.classid = 'pg_rewrite'::regclass
@@ -374,7 +375,8 @@ SELECT 'function', p.oid::regprocedure::text, o.name
   FROM ours o
   JOIN pg_depend d ON d.refobjid IN (o.oid, (SELECT c.reltype FROM pg_class c WHERE c.oid = o.oid))
                   AND d.classid = 'pg_proc'::regclass
-  JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace <> to_regnamespace('rebuilt')
+  JOIN pg_proc p ON p.oid = d.objid
+                AND p.pronamespace IS DISTINCT FROM to_regnamespace('rebuilt')
 UNION
 SELECT 'publication', u.pubname::text, o.name
   FROM ours o JOIN pg_publication_rel x ON x.prrelid = o.oid JOIN pg_publication u ON u.oid = x.prpubid
@@ -411,7 +413,7 @@ SELECT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::
 
 -- name: sessions_at_legacy
 -- Process -> the legacy tables it has locked now, be it for reading only.
-SELECT l.pid, string_agg(DISTINCT 'legacy.' || c.relname, ', ')
+SELECT l.pid, string_agg(DISTINCT %(schema)s || '.' || c.relname, ', ')
   FROM pg_locks l
   JOIN pg_class c ON c.oid = l.relation
  WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid()
@@ -430,7 +432,8 @@ SELECT legacy_table, role::text, application, max(at) FROM rebuilt.used
 SELECT current_user::text
  UNION SELECT pg_get_userbyid(d.datdba)::text FROM pg_database d WHERE d.datname = current_database()
  UNION SELECT pg_get_userbyid(c.relowner)::text FROM pg_class c
-        WHERE c.relnamespace = to_regnamespace('legacy') AND c.relkind IN ('r', 'p')
+        WHERE c.relnamespace = to_regnamespace(%(schema)s) AND c.relkind IN ('r', 'p')
+          AND c.relname = ANY (%(ours)s)
  UNION SELECT r.rolname::text FROM pg_roles r WHERE r.rolsuper
 
 -- name: trim_used
@@ -457,7 +460,7 @@ SELECT s.relname::text,
 -- name: writes_of_new
 -- Rows written and rows deleted in the new tables since the statistics began.
 SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0), coalesce(sum(n_tup_del), 0)
-  FROM pg_stat_all_tables WHERE schemaname = 'public' AND relname = ANY (%(tables)s)
+  FROM pg_stat_all_tables WHERE schemaname = ANY (%(schemas)s) AND relname = ANY (%(tables)s)
 
 -- name: made_later
 -- What a parked table has of what is made beside the traffic: constraints with the other
@@ -505,5 +508,70 @@ SELECT p.oid::regprocedure::text, p.proname,
 -- name: our_functions
 -- Known by the path that they set: what somebody else has put there stays there.
 p.prokind = 'f' AND NOT p.proretset AND p.prorettype <> 'trigger'::regtype
-   AND p.prosecdef AND p.proconfig @> ARRAY['search_path=legacy, public, pg_temp']
+   AND p.prosecdef AND array_to_string(p.proconfig, '|') ~ 'search_path=[^|]*pg_temp'
    AND pg_has_role(p.proowner, 'USAGE')
+
+-- name: taken_names
+-- Tables of ours for whose name, or an index's, a sequence's or an array type's, there is something
+-- else in the schema that they are to move to.  What moves out of there is left out.
+-- Tables that are not made yet are planned, each with one of its names.
+WITH own AS (
+    SELECT c.oid, c.relname, c.reltype FROM pg_class c
+     WHERE c.relnamespace = to_regnamespace(%(own)s) AND c.relkind IN ('r', 'p')
+), moving AS (
+    SELECT c.oid, c.reltype FROM pg_class c
+     WHERE c.relnamespace = to_regnamespace(%(legacy)s) AND c.relname = ANY (%(moving)s)
+), taken AS (
+    SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'i' THEN 'index'
+                          WHEN 'I' THEN 'index' WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view'
+                          WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'type'
+                          ELSE 'relation' END AS kind, c.relname AS name
+      FROM pg_class c
+     WHERE c.relnamespace = to_regnamespace(%(legacy)s)
+       AND c.oid NOT IN (SELECT m.oid FROM moving m)
+       AND NOT EXISTS (SELECT FROM pg_index x JOIN moving m ON m.oid = x.indrelid
+                        WHERE x.indexrelid = c.oid)
+       AND NOT EXISTS (SELECT FROM pg_depend d JOIN moving m ON m.oid = d.refobjid
+                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                          AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
+    UNION
+    SELECT 'type', t.typname FROM pg_type t
+     WHERE t.typnamespace = to_regnamespace(%(legacy)s) AND t.typrelid = 0
+       AND NOT EXISTS (SELECT FROM moving m JOIN pg_type r ON r.oid = m.reltype
+                        WHERE r.typarray = t.oid)
+       -- The array type of something that is found by its own name.
+       AND NOT EXISTS (SELECT FROM pg_type e
+                        WHERE e.typarray = t.oid AND t.typname = '_' || e.typname)
+), wanted AS (
+    SELECT o.relname AS of_table, o.relname AS name FROM own o
+    UNION
+    SELECT o.relname, i.relname FROM own o
+      JOIN pg_index x ON x.indrelid = o.oid JOIN pg_class i ON i.oid = x.indexrelid
+    UNION
+    SELECT o.relname, q.relname FROM own o
+      JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = o.oid
+                      AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+      JOIN pg_class q ON q.oid = d.objid AND q.relkind = 'S'
+    UNION
+    SELECT o.relname, a.typname FROM own o
+      JOIN pg_type r ON r.oid = o.reltype JOIN pg_type a ON a.oid = r.typarray
+    UNION
+    SELECT * FROM unnest(%(planned_tables)s::name[], %(planned_names)s::name[])
+)
+SELECT DISTINCT w.of_table, t.kind, t.name FROM wanted w JOIN taken t ON t.name = w.name
+ ORDER BY 1, 2, 3
+
+-- name: readers
+-- Roles with SELECT on a legacy table whose name a new one has, without it on the new one, and with
+-- no right to write to any legacy table: (table, role).
+SELECT c.relname::text, pg_get_userbyid(a.grantee)::text
+  FROM unnest(%(tables)s::text[], %(new)s::text[]) AS n (name, new)
+  JOIN pg_class c ON c.relnamespace = to_regnamespace(%(legacy)s) AND c.relname = n.name
+ CROSS JOIN LATERAL aclexplode(c.relacl) a
+ WHERE a.privilege_type = 'SELECT' AND a.grantee NOT IN (0, c.relowner)
+   AND NOT has_table_privilege(a.grantee, to_regclass(n.new)::oid, 'SELECT')
+   AND NOT EXISTS (SELECT FROM pg_class o
+                    WHERE o.relnamespace = c.relnamespace AND o.relname = ANY (%(all)s)
+                      AND has_table_privilege(a.grantee, o.oid,
+                                              'INSERT, UPDATE, DELETE, TRUNCATE'))
+ ORDER BY 1, 2

@@ -23,7 +23,15 @@ from terrain.legacy.sql.relations import (
     referring,
 )
 from terrain.legacy.sql.rules import held
-from terrain.legacy.sql.text import Types, ident, joined, literal, plain, templates
+from terrain.legacy.sql.text import (
+    Types,
+    ident,
+    joined,
+    literal,
+    new_table,
+    plain,
+    templates,
+)
 from terrain.legacy.sql.to_new import put, to_new
 from terrain.legacy.sql.views import rebuilt_view
 from terrain.sqlfiles import render
@@ -55,9 +63,10 @@ def common_functions() -> list[str]:
     """What all tables share.  Can be run again."""
     source = templates("functions.sql")
     references = joined(
-        f"({literal(table)}, {literal(column)})" for table, column in USER_REFERENCES
+        f"('{new_table(table)}', {literal(column)})"
+        for table, column in USER_REFERENCES
     )
-    mirrored = joined(f"{literal('public.' + table)}::regclass" for table in MIRRORED)
+    mirrored = joined(f"'{new_table(table)}'::regclass" for table in MIRRORED)
     return [
         source["schema"],
         source["queue"],
@@ -95,7 +104,6 @@ def functions(lens: Lens, types: Types, order: Iterable[str]) -> list[str]:
     order = tuple(order)
     made = [
         rebuilt_view(lens, order),
-        render(source["held"], held=held(lens), **names),
         render(
             source["gone_user" if lens.new == "users" else "gone"],
             has_children=_has_children(lens),
@@ -160,7 +168,7 @@ def _not_beside_a_batch(source: str) -> str:
 
 def _has_children(lens: Lens) -> str:
     found = (
-        f"EXISTS (SELECT FROM public.{child} c WHERE c.{column} = _key)"
+        f"EXISTS (SELECT FROM @new.{child} c WHERE c.{column} = _key)"
         for child, column in dependents(lens)
     )
     return " OR ".join(found) or "false"
@@ -172,7 +180,7 @@ def _delete_children(lens: Lens) -> str:
     return render(
         templates("functions.sql")["delete_children"],
         deletions="\n        ".join(
-            f"DELETE FROM public.{child} c WHERE c.{column} = _key;"
+            f"DELETE FROM @new.{child} c WHERE c.{column} = _key;"
             for child, column in dependents(lens)
         ),
     )
@@ -232,13 +240,13 @@ def _move_children(lens: Lens) -> str:
     if lens.new == "users":
         return "PERFORM rebuilt.repoint_user(_old, _new);"
     moves = [
-        f"UPDATE public.{table} c SET {column} = _new WHERE c.{column} = _old;"
+        f"UPDATE @new.{table} c SET {column} = _new WHERE c.{column} = _old;"
         for table, column in dependents(lens)
     ]
     if lens.part is not None:
         table, parent = lens.part.table, lens.part.parent
         moves.append(
-            f"BEGIN UPDATE public.{table} c SET id = md5(_new || ':' || c.position)::uuid"
+            f"BEGIN UPDATE @new.{table} c SET id = md5(_new || ':' || c.position)::uuid"
             f" WHERE c.{parent} = _new AND c.id = md5(_old || ':' || c.position)::uuid;"
             " EXCEPTION WHEN foreign_key_violation THEN NULL; END;"
         )
@@ -261,10 +269,11 @@ def _to_legacy(lens: Lens, order: tuple[str, ...], names: Mapping[str, str]) -> 
             part=lens.part.table,
             parent=lens.part.parent,
             part_column=lens.part.column,
+            held=held(lens),
             **names,
         )
     elif lens.held:
-        keep = render(source["keep_held_whole"], **names)
+        keep = render(source["keep_held_whole"], held=held(lens), **names)
     mapped = [ident(column.name) for column in lens.mapped]
     return render(
         source["to_legacy"],

@@ -64,6 +64,16 @@ def ident(*names: str) -> str:
     return pg.Identifier(*names).as_string(None)
 
 
+def legacy_table(name: str) -> str:
+    """A legacy table, wherever it is when the statement is run: see ``place.py``."""
+    return f"@legacy.{ident(name)}"
+
+
+def new_table(name: str) -> str:
+    """A table of the new schema, wherever it is when the statement is run."""
+    return f"@new.{ident(name)}"
+
+
 def plain(name: str) -> str:
     """An identifier that needs no quotes, so that others can be made from it."""
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):

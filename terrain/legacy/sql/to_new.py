@@ -119,10 +119,10 @@ def _if_held_whole(
 
 def _orphaned(lens: Lens, *, refused: bool = False) -> str:
     """Whether something that the legacy row refers to has no new row; which may be refused."""
-    foreign_key = " AND rebuilt.has_foreign_key('public.{}', 'public.{}')"
+    foreign_key = " AND rebuilt.has_foreign_key('@new.{}', '@new.{}')"
     return (
         " OR ".join(
-            f"NOT EXISTS (SELECT FROM public.{parent} p WHERE p.id = l.{column})"
+            f"NOT EXISTS (SELECT FROM @new.{parent} p WHERE p.id = l.{column})"
             + (foreign_key.format(lens.new, parent) if refused else "")
             for column, parent in PARENTS.get(lens.legacy, ())
         )
@@ -147,7 +147,7 @@ def _lock_parents(lens: Lens) -> str:
     return render(
         templates("functions.sql")["lock_parents"],
         locks="\n        ".join(
-            f"PERFORM FROM public.{parent} p WHERE p.id = l.{column} FOR KEY SHARE;"
+            f"PERFORM FROM @new.{parent} p WHERE p.id = l.{column} FOR KEY SHARE;"
             for column, parent in parents
         ),
     )
@@ -156,7 +156,7 @@ def _lock_parents(lens: Lens) -> str:
 def _watched(lens: Lens) -> str:
     """Whether a BEFORE trigger may store something else in the new tables than it is given."""
     tables = [lens.new, *([lens.part.table] if lens.part else [])]
-    relations = joined(literal(f"public.{table}") + "::regclass" for table in tables)
+    relations = joined(literal(f"@new.{table}") + "::regclass" for table in tables)
     return (
         f"EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid IN ({relations})"
         " AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgenabled <> 'D')"
@@ -173,7 +173,7 @@ def _forget_owner(lens: Lens, given: str) -> str:
 
 def _hold_whole(lens: Lens, names: Mapping[str, str]) -> str:
     children = "".join(
-        f", {literal(table)}, (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM public.{table} c"
+        f", {literal(table)}, (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM @new.{table} c"
         f" WHERE c.{column} = _key)"
         for table, column in CHILDREN.get(lens.new, ())
     )
@@ -181,7 +181,7 @@ def _hold_whole(lens: Lens, names: Mapping[str, str]) -> str:
         templates("functions.sql")["hold_whole"],
         held_detail=detail(lens, lens.held, "why"),
         park=f"(SELECT jsonb_build_object({literal(lens.new)}, to_jsonb(n){children})"
-        f" FROM public.{lens.new} n WHERE n.id = _key AND {lens.own})",
+        f" FROM @new.{lens.new} n WHERE n.id = _key AND {lens.own})",
         **names,
     )
 
@@ -206,9 +206,9 @@ def _unpark(lens: Lens, types: Types) -> str:
         "IF parked IS NOT NULL THEN"
         " limits := current_setting('terrain.sync', true);"
         " PERFORM set_config('terrain.sync', 'on', true);"
-        f" UPDATE public.{lens.new} n SET ({joined(columns)}) ="
+        f" UPDATE @new.{lens.new} n SET ({joined(columns)}) ="
         f" (SELECT {joined(f'r.{name}' for name in columns)} FROM"
-        f" jsonb_populate_record(NULL::public.{lens.new}, parked -> {literal(lens.new)}) r)"
+        f" jsonb_populate_record(NULL::@new.{lens.new}, parked -> {literal(lens.new)}) r)"
         " WHERE n.id = _key;",
         *_unpark_owner(lens),
     ]
@@ -220,11 +220,11 @@ def _unpark(lens: Lens, types: Types) -> str:
         target, key = other[table]
         statements.append(
             # Its table may have been given another key meanwhile.
-            f"INSERT INTO public.{table} SELECT (jsonb_populate_record(r,"
+            f"INSERT INTO @new.{table} SELECT (jsonb_populate_record(r,"
             f" jsonb_build_object({literal(column)}, _key))).* FROM"
-            f" jsonb_populate_recordset(NULL::public.{table},"
+            f" jsonb_populate_recordset(NULL::@new.{table},"
             f" coalesce(parked -> {literal(table)}, '[]')) r"
-            f" WHERE EXISTS (SELECT FROM public.{target} a WHERE a.id = r.{key})"
+            f" WHERE EXISTS (SELECT FROM @new.{target} a WHERE a.id = r.{key})"
             " ON CONFLICT DO NOTHING;"
         )
     return "\n        ".join(
@@ -245,14 +245,14 @@ def _unpark_owner(lens: Lens) -> list[str]:
     columns = [name for name in targets if name is not None]
     found = (
         # Locked, because the key is checked at the commit only.
-        f"(SELECT o.id FROM public.{targets[name]} o"
+        f"(SELECT o.id FROM @new.{targets[name]} o"
         f" WHERE o.id = (parked -> {literal(lens.new)} ->> {literal(name)})::uuid FOR KEY SHARE)"
         for name in columns
     )
     was = f"(parked -> {literal(lens.new)} ->> {literal(owner.stored)})"
     sets = joined(f"{a} = {b}" for a, b in zip(columns, found, strict=True))
     return [
-        f"UPDATE public.{lens.new} n SET {sets}"
+        f"UPDATE @new.{lens.new} n SET {sets}"
         f" WHERE n.id = _key AND NOT {other_address(was, f'n.{owner.stored}')};"
     ]
 
@@ -264,18 +264,18 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
     source = templates("functions.sql")
     values = line_values(lens, types)
     unpark = (
-        f"INSERT INTO public.{part.table}"
+        f"INSERT INTO @new.{part.table}"
         f" SELECT (jsonb_populate_record(r, jsonb_build_object("
         # The order may have been given another key meanwhile.
         f"{literal(part.parent)}, _key,"
-        " 'model_id', (SELECT m.id FROM public.models m WHERE m.id = r.model_id),"
-        " 'artist_id', (SELECT u.id FROM public.users u WHERE u.id = r.artist_id)))).*"
-        f" FROM jsonb_populate_recordset(NULL::public.{part.table},"
+        " 'model_id', (SELECT m.id FROM @new.models m WHERE m.id = r.model_id),"
+        " 'artist_id', (SELECT u.id FROM @new.users u WHERE u.id = r.artist_id)))).*"
+        f" FROM jsonb_populate_recordset(NULL::@new.{part.table},"
         f" parked -> {literal(part.table)}) r"
         " ON CONFLICT DO NOTHING;"
     )
     parts = {
-        "pricing": pricing("public.models", of_one=True),
+        "pricing": pricing("@new.models", of_one=True),
         "line_values": joined(f"{sql} AS {name}" for name, sql in values.items()),
         "line_columns": joined(values),
         "line_price": "CASE WHEN i.price_source = 'own' THEN i.unit_price END",
@@ -292,7 +292,7 @@ def _lines(lens: Lens, types: Types, names: Mapping[str, str]) -> str:
         may_be_held=may_be_held(lens),
         held_detail=detail(lens, lens.held, "why"),
         park=f"(SELECT jsonb_build_object({literal(part.table)}, jsonb_agg(to_jsonb(i)))"
-        f" FROM public.{part.table} i WHERE i.{part.parent} = _key HAVING count(*) > 0)",
+        f" FROM @new.{part.table} i WHERE i.{part.parent} = _key HAVING count(*) > 0)",
         part=part.table,
         parent=part.parent,
         part_column=part.column,

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 from terrain.legacy.schema import Lens
 from terrain.legacy.sql.conditions import columns_on_legacy
-from terrain.legacy.sql.text import ident, joined, literal, templates
+from terrain.legacy.sql.text import (
+    ident,
+    joined,
+    legacy_table,
+    literal,
+    new_table,
+    templates,
+)
 
 TRIGGER_PREFIX = "zz_terrain_sync"
 
@@ -27,7 +34,7 @@ GUARDING = "columns"
 
 def triggers_on_legacy(lens: Lens) -> list[str]:
     """ENABLE ALWAYS, so that not even a replication role writes past them."""
-    table = ident("legacy", lens.legacy)
+    table = legacy_table(lens.legacy)
     function = f"rebuilt.on_legacy_{lens.legacy}"
     made = []
     for name, events in ON_LEGACY.items():
@@ -58,7 +65,7 @@ def triggers_on_new(new: str, lenses: Iterable[Lens]) -> list[str]:
         (new, "id"),
         *((lens.part.table, lens.part.parent) for lens in lenses if lens.part),
     ):
-        table = ident("public", name)
+        table = new_table(name)
         for event, row in ON_NEW.items():
             when = _not_carried_over(new, f"{row}.{key}")
             rest = (
@@ -116,15 +123,18 @@ def _enabled(table: str, name: str, definition: str) -> list[str]:
 
 
 def trigger_names(table: str) -> tuple[str, ...]:
-    """What the names of the triggers of a qualified table end in, of those that fire."""
-    if table.startswith("legacy."):
+    """What the names of the triggers of a table end in, of those that fire.
+
+    ``table`` is ``@legacy.<table>`` or ``@new.<table>``.
+    """
+    if table.startswith("@legacy."):
         return (*ON_LEGACY, "truncate")
     return (*ON_NEW, "truncate", *YIELDING)
 
 
 def all_triggers(table: str) -> set[str]:
-    """The names of the triggers of a qualified table, those that never fire included."""
-    guarding = (GUARDING,) if table.startswith("legacy.") else ()
+    """The names of the triggers of such a table, those that never fire included."""
+    guarding = (GUARDING,) if table.startswith("@legacy.") else ()
     return {f"{TRIGGER_PREFIX}_{name}" for name in (*trigger_names(table), *guarding)}
 
 

@@ -9,7 +9,7 @@ from terrain.legacy.schema import Lens
 from terrain.legacy.sql.columns import down
 from terrain.legacy.sql.lines import pricing, subtotal
 from terrain.legacy.sql.rules import held
-from terrain.legacy.sql.text import Types, cast, ident, joined, query
+from terrain.legacy.sql.text import Types, cast, ident, joined, new_table, query
 
 
 def rebuilt_view(lens: Lens, order: Iterable[str]) -> str:
@@ -18,7 +18,7 @@ def rebuilt_view(lens: Lens, order: Iterable[str]) -> str:
     return (
         f"CREATE OR REPLACE VIEW {ident('rebuilt', lens.legacy)} AS SELECT\n    "
         + ",\n    ".join(f"{columns[name]} AS {ident(name)}" for name in order)
-        + f"\n  FROM {ident('public', lens.new)} n WHERE {lens.own}"
+        + f"\n  FROM {new_table(lens.new)} n WHERE {lens.own}"
     )
 
 

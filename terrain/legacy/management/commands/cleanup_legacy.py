@@ -13,13 +13,14 @@ from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
 from terrain.legacy import catalog, cleanup, ledger, rehearsed, retreat, usage
+from terrain.postgresql.schemas import SCHEMA
 from terrain.words import counted, megabytes
 
 
 class Command(BaseCommand):
     is_paced = True
     help = (
-        "Drop the legacy tables, what keeps them in step, and the search path, once nobody"
+        "After the cut-over: drop the legacy tables and what keeps them in step, once nobody"
         " needs them. Only after a verification that passes now, with a proven backup taken"
         " since the migration, every quarantined row decided, and the old application not"
         " seen for a day. Cannot be undone, except by restoring that backup. --dry-run"
@@ -103,8 +104,15 @@ class Command(BaseCommand):
             self.connection.settings_dict["NAME"],
             catalog.system(self.connection),
         )
-        self.say(f"Dropped: {', '.join(dropped)}, and the schemas legacy and rebuilt.")
-        self.say("The search path is as it was. The move is history.")
+        *most, last = (
+            schema
+            for schema in (catalog.LEGACY, catalog.REBUILT, SCHEMA)
+            if not catalog.schema_exists(self.connection, schema)
+        )
+        self.say(
+            f"Dropped: {', '.join(dropped)}, and the schemas {', '.join(most)} and {last}."
+        )
+        self.say("The move is complete.")
 
     def _rehearse(self, objections: list[str], hints: list[str], as_json: bool) -> None:
         drops = cleanup.what_goes(self.connection)

@@ -10,7 +10,11 @@ from django.core.management.base import CommandParser
 from terrain.commands import Command as BaseCommand
 from terrain.legacy import catalog, sql
 from terrain.legacy.mapping import BY_LEGACY, LENSES
+from terrain.legacy.place import BEFORE
 from terrain.legacy.schema import Column, Lens, Repeat, Rule
+
+#: What the functions of the sync pin where no search path is set.
+PATH = "public, pg_temp"
 
 
 class Command(BaseCommand):
@@ -68,11 +72,11 @@ class Command(BaseCommand):
     def _print_sql(self, lens: Lens) -> None:
         types = catalog.types(self.connection)
         order = [column.name for column in lens.mapped]
-        tables = {each.legacy: f"public.{each.legacy}" for each in LENSES}
-        self.say(
+        tables = {each.legacy: sql.legacy_table(each.legacy) for each in LENSES}
+        self._say_sql(
             f"-- {lens.legacy}: the copy, a batch of it\n{sql.copy_batch(lens, types, 3)};\n"
         )
-        self.say(
+        self._say_sql(
             f"-- {lens.legacy}: the round-trip proof\n{sql.round_trip(lens, types, tables)};\n"
         )
         self.say(f"-- {lens.legacy}: the view, the functions and the triggers")
@@ -82,4 +86,8 @@ class Command(BaseCommand):
             *sql.triggers_on_legacy(lens),
             *sql.triggers_on_new(lens.new, [lens]),
         ):
-            self.say(f"{statement.strip().rstrip(';')};\n")
+            self._say_sql(f"{statement.strip().rstrip(';')};\n")
+
+    def _say_sql(self, text: str) -> None:
+        """SQL as it is before the cut-over, where the old application has PostgreSQL's path."""
+        self.say(BEFORE.fill(text).replace("@path", PATH))

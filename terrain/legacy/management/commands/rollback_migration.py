@@ -15,7 +15,8 @@ from terrain.legacy import ledger, retreat
 class Command(BaseCommand):
     help = (
         "Give the legacy database back as it would be had the migration never run, with all"
-        " rows either application has written since. The new tables are parked in the schema"
+        " rows either application has written since. A cut-over is undone first. The new"
+        " tables are parked in the schema"
         " legacy_parked, and return with the next migrate, which undoes this."
     )
 
@@ -36,7 +37,9 @@ class Command(BaseCommand):
         if done is None:
             self.say("There is nothing to roll back.")
             return
-        self.say(f"Back in public: {', '.join(done.tables)}.")
+        if done.was_cut_over:
+            self.say("The cut-over is undone: the legacy tables are back in public.")
+        self.say("The legacy tables are as they were, with all rows written since.")
         parked = ", ".join(
             f"{rows:,} {table}" for table, rows in done.parked.items() if rows
         )

@@ -67,6 +67,9 @@ class Command(BaseCommand):
         watch = watching.Watch(self.connection, self.say)
         self._report(watch.begin())
         while True:
+            # A session held open would keep looking where the tables were, and an undoing of
+            # the cut-over would have to end it.
+            self.connection.close()
             time.sleep(watching.INTERVAL)
             done = watch.look()
             if done is None:

@@ -21,12 +21,13 @@ from terrain.cli import INTERRUPTED
 from terrain.commands import REFUSED, CannotRun
 from terrain.commands import Command as BaseCommand
 from terrain.commands import Refusal
-from terrain.legacy import backup, catalog, cleanup, guide, rehearsal
+from terrain.legacy import backup, catalog, cleanup, cut_over, guide, rehearsal
 from terrain.legacy.backup import encryption, loading, restore, tools
 from terrain.legacy.backup.programs import Failed
 from terrain.legacy.backup.server import CannotTell
 from terrain.legacy.backup.telling import Teller
 from terrain.legacy.management.arguments import add_jobs
+from terrain.legacy.management.offering import offer_cut_over
 from terrain.locks import Busy
 from terrain.progress import duration
 from terrain.words import counted, megabytes
@@ -42,9 +43,11 @@ class Command(BaseCommand):
     help = (
         "Do the whole guide up to verification, each step with its result. Stops at the first"
         " that fails; run again, it goes on there, and does nothing when all is done."
-        " Undo it with rollback_migration. cleanup_legacy is left to you. With --rehearse"
-        " nothing of this is done to the database, but to a restored copy of its newest"
-        " backup, which is dropped afterwards; migration_status shows the result."
+        " Undo it with rollback_migration. The cut-over comes last: with --cut-over, on the"
+        " project's own server, or if a person at the terminal says yes. cleanup_legacy is"
+        " left to you. With --rehearse nothing of this is done to the database, but to a"
+        " restored copy of its newest backup, which is dropped afterwards; migration_status"
+        " shows the result."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -52,6 +55,11 @@ class Command(BaseCommand):
             "--no-backup",
             action="store_true",
             help="do without a backup of this project's",
+        )
+        parser.add_argument(
+            "--cut-over",
+            action="store_true",
+            help="cut over at the end: the old application has been stopped",
         )
         parser.add_argument(
             "--rehearse",
@@ -80,7 +88,7 @@ class Command(BaseCommand):
             return
         if options["keep"] or options["json"]:
             raise CannotRun("--keep and --json are for a rehearsal: add --rehearse.")
-        calls = list(self._calls(options["no_backup"]))
+        calls = list(self._calls(options["no_backup"], options["cut_over"]))
         unwritten: list[tuple[str, float]] = []
         for number, (command, arguments) in enumerate(calls, 1):
             self.say(f"\n[{number}/{len(calls)}] {command}")
@@ -90,11 +98,21 @@ class Command(BaseCommand):
             )
             unwritten.append((command, time.monotonic() - started))
             guide.write_times(self.connection, unwritten)
+        is_left = cut_over.is_possible(self.connection)
         if not calls:
-            self.say("All is done: nothing was changed.")
+            done = "All is done up to the cut-over" if is_left else "All is done"
+            self.say(f"{done}: nothing was changed.")
         self._print_summary()
+        if is_left:
+            self.say()
+            offer_cut_over(self.connection, self.stdout, self.verbosity)
+        if cut_over.is_possible(self.connection):
+            self.say(
+                "Next: python manage.py settle --watch, beside the old application; when that"
+                " has been stopped: python manage.py cut_over"
+            )
 
-    def _calls(self, no_backup: bool) -> Iterator[Call]:
+    def _calls(self, no_backup: bool, to_cut_over: bool) -> Iterator[Call]:
         """The commands that are left, in order."""
         steps = {
             step.name: step
@@ -105,18 +123,21 @@ class Command(BaseCommand):
             return name in steps and steps[name].state != guide.State.DONE
 
         if left("migrate"):
-            if "public" in catalog.legacy_tables(self.connection).values():
+            if catalog.has_legacy_tables(self.connection) and not catalog.is_begun(
+                self.connection
+            ):
                 yield "preflight", ()
-                yield "prepare_database", ()
                 if not no_backup and not self._has_fresh_backup():
                     yield "backup_database", ()
-            yield "migrate", ()
+            yield "migrate", ("--no-cut-over",)
         if left("settle") or left("migrate") and "settle" in steps:
             yield "settle", ()
         if left("migrate") or left("assets"):
             yield "copy_models_to_assets", ()
         if left("migrate") or left("verify"):
             yield "verify_migration", ()
+        if left("cut over") and (to_cut_over or settings.CUT_OVER_BY_ITSELF):
+            yield "cut_over", ("--yes",)
 
     def _has_fresh_backup(self) -> bool:
         proven = backup.latest_proven(
@@ -128,12 +149,19 @@ class Command(BaseCommand):
         return proven is not None and now - proven.taken_at < FRESH
 
     def _print_summary(self) -> None:
-        if cleanup.is_cleaned_up(self.connection) or not catalog.is_moved(
+        if cleanup.is_cleaned_up(self.connection) or not catalog.has_legacy_tables(
             self.connection
         ):
             return
         self.say()
         self._print_moved([each.as_json() for each in guide.summary(self.connection)])
+        answers = guide.answers(self.connection)
+        if answers:
+            self.say(
+                "\nThe verification queries of the guide, and what they answer now:"
+            )
+        for query, answer in answers:
+            self.say(f"    {query};\n        {answer}")
         self.say(
             "\nTo look at it in the admin:"
             "\n    python manage.py createsuperuser"
