@@ -17,6 +17,7 @@ from terrain.embedded import OWNER
 from terrain.legacy import checks, cut_over, engine, public_schema, sql
 from terrain.legacy.mapping import LENSES
 from terrain.locks import LockNotObtained
+from terrain.postgresql import schemas
 from tests import dumps
 from tests.conftest import OLD_ROLE, Database, Result
 
@@ -712,6 +713,19 @@ def test_a_session_that_begins_during_the_undoing_waits_for_its_end(
     cut_over.undo(connection)
     thread.join()
     assert paths == [("terrain",)]
+
+
+def test_a_stranger_who_takes_the_lock_delays_no_session_of_ours(
+    migrated: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange()
+    connection.close()
+    # It would be waited for longer than this test may take.
+    monkeypatch.setattr(schemas, "PLACE_PATIENCE", 3600.0)
+    with migrated.connect(OLD_ROLE) as stranger:
+        stranger.execute("SELECT pg_advisory_lock(%s)", [schemas.PLACE_LOCK])
+        connection.ensure_connection()
+    assert connection.own_path == ("public",)
 
 
 def test_what_is_written_down_says_for_how_long_the_tables_were_locked(

@@ -6,8 +6,8 @@
 -- committed since, so there the row with the limit is written: whoever comes second is
 -- told to start over (a serialization failure).  SERIALIZABLE finds that out by itself.
 --
--- The functions find everything in the schema that they were made in, or moved to, whatever
--- path their caller has.
+-- The functions look in the schema that they were made in, or moved to, and ignore the path of
+-- their caller.
 --
 -- What is carried over from the old application, or copied, was there before any limit:
 -- the setting terrain.sync, on within such a transaction, lets it pass.

@@ -14,9 +14,9 @@
 -- no foreign key, and summed up later (catalogue/usage.py).
 --
 -- The functions write as their owner: the old application's changes come with other rights.
--- They find everything in the schema that they were made in, or moved to, whatever path their
--- caller has.  What they call has exactly the types of a function of pg_catalog, so that nobody
--- who may create functions in that schema can have another one called in its place.
+-- They look in the schema that they were made in, or moved to, and ignore the path of their caller.
+-- Each call has exactly the types of a function of pg_catalog, so that a role that may create
+-- functions in that schema cannot have one of its own called instead.
 
 CREATE OR REPLACE FUNCTION terrain_count_layout_1() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $body$

@@ -44,6 +44,18 @@ SELECT (SELECT pg_catalog.obj_description(n.oid, 'pg_namespace')
   FROM (SELECT pg_catalog.to_regclass('public.django_migrations')::oid AS oid) m
 """
 
+_HOLDERS = """
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_locks l
+      JOIN pg_catalog.pg_stat_activity s ON s.pid = l.pid
+      JOIN pg_catalog.pg_namespace n ON n.nspname = 'terrain'
+     WHERE l.locktype = 'advisory' AND l.classid = 0 AND l.objid = %s
+       AND l.mode = 'ExclusiveLock'
+       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+                          WHERE d.datname = pg_catalog.current_database())
+       AND pg_catalog.pg_has_role(s.usesysid, n.nspowner, 'USAGE'))
+"""
+
 _APPLIED = "SELECT DISTINCT m.app::text FROM public.django_migrations m"
 
 
@@ -65,7 +77,10 @@ def settle_in(cursor: Any) -> tuple[str, ...]:
     A session whose path is ``public`` must not live to see that.
     """
     deadline = time.monotonic() + PLACE_PATIENCE
-    while not _share(cursor) and time.monotonic() < deadline:
+    # A blocking wait could last for ever; this one ends.
+    while not _share(cursor) and _is_being_undone(cursor):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.05)
     return find(cursor)
 
@@ -74,6 +89,16 @@ def _share(cursor: Any) -> bool:
     cursor.execute("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)", [PLACE_LOCK])
     (is_shared,) = cursor.fetchone()
     return bool(is_shared)
+
+
+def _is_being_undone(cursor: Any) -> bool:
+    """Whether the lock is held, or waited for, by a role that may move our tables.
+
+    Any role that may connect can take an advisory lock, and would delay every session of ours.
+    """
+    cursor.execute(_HOLDERS, [PLACE_LOCK])
+    (is_ours,) = cursor.fetchone()
+    return bool(is_ours)
 
 
 def find(cursor: Any) -> tuple[str, ...]:
